@@ -1,0 +1,191 @@
+//! The checked settings, as the rest of the daemon uses them. Plain data: nothing here can be wrong any more.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::record::{Kind, Priority};
+
+use super::secret::Secret;
+
+/// Everything that the daemon is told from outside.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub kafka: KafkaSettings,
+    pub stream: StreamSettings,
+    pub inputs: Vec<InputSettings>,
+    pub rules: RuleSettings,
+    pub model: ModelSettings,
+    pub cache: CacheSettings,
+    pub decide: DecideSettings,
+    pub output: OutputSettings,
+    pub ops: OpsSettings,
+    pub log: LogSettings,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    pub brokers: String,
+    pub group_prefix: String,
+    pub instance: String,
+    pub delivery: Delivery,
+    /// Passed to librdkafka as they are; none of them is one that delivery depends on.
+    pub properties: BTreeMap<String, Secret>,
+    pub oauth_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    pub batch_records: usize,
+    pub batch_bytes: usize,
+    pub batch_age: Duration,
+    pub max_in_flight_bytes: usize,
+    pub max_prefetch_bytes: usize,
+    pub commit_interval: Duration,
+    pub workers: usize,
+    pub drain_deadline: Duration,
+    pub retry_backoff: Duration,
+    pub retry_backoff_max: Duration,
+}
+
+/// How the values of a topic are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON when the value starts with `{`, else CEF or syslog when it looks like it, else plain text.
+    Auto,
+    Json,
+    Text,
+    Syslog,
+    Cef,
+}
+
+#[derive(Debug, Clone)]
+pub struct InputSettings {
+    pub topic: Arc<str>,
+    pub decode: DecodeSettings,
+}
+
+/// How one topic's values become records.
+#[derive(Debug, Clone)]
+pub struct DecodeSettings {
+    pub kind: Kind,
+    pub format: Format,
+    pub fields: FieldNames,
+    pub max_record_bytes: usize,
+    pub max_json_depth: usize,
+    /// Seconds east of UTC for times that name no zone.
+    pub default_utc_offset: i32,
+}
+
+/// JSON field names by meaning, each tried in order; a dot descends into an object. A meaning that does not apply to
+/// the kind is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldNames {
+    pub ticket_id: Vec<String>,
+    pub title: Vec<String>,
+    pub text: Vec<String>,
+    pub timestamp: Vec<String>,
+    pub email_address: Vec<String>,
+    pub priority: Vec<String>,
+    pub source: Vec<String>,
+    pub level: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RuleSettings {
+    /// Paths, or `builtin:NAME`.
+    pub files: Vec<String>,
+}
+
+/// The device that runs Burn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    Flex,
+    NdArray,
+}
+
+#[derive(Debug, Clone)]
+pub struct ModelSettings {
+    pub device: DeviceKind,
+    /// A folder, or `builtin:NAME`; `None`: this kind has no model.
+    pub ticket: Option<String>,
+    pub log: Option<String>,
+}
+
+/// What the template cache masks before lines are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mask {
+    Number,
+    Hex,
+    Ip,
+    Uuid,
+    Path,
+    Email,
+    Url,
+    Quoted,
+}
+
+#[derive(Debug, Clone)]
+pub struct CacheSettings {
+    /// Entries; 0 switches the cache off.
+    pub capacity: usize,
+    /// 0 to 1.
+    pub recheck_share: f64,
+    pub masks: Vec<Mask>,
+}
+
+#[derive(Debug, Clone)]
+pub struct DecideSettings {
+    pub auto_route: f32,
+    pub human_verify: f32,
+    pub fallback_queue: Arc<str>,
+    pub default_priority: Priority,
+    /// Category to priority.
+    pub priorities: BTreeMap<String, Priority>,
+    /// Category to queue; a category that is not listed is its own queue.
+    pub queues: BTreeMap<String, Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IncludeText {
+    Never,
+    Unsure,
+    Always,
+}
+
+#[derive(Debug, Clone)]
+pub struct OutputSettings {
+    pub events: String,
+    pub escalations: String,
+    pub dead_letters: String,
+    pub escalate: bool,
+    pub include_text: IncludeText,
+    pub alternatives: usize,
+    pub indicators: bool,
+    /// Queue to topic; a queue that is not listed goes to `events`.
+    pub topics: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct OpsSettings {
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    pub filter: String,
+    pub format: LogFormat,
+}

@@ -1,0 +1,4 @@
+//! `triaged` reads tickets and log lines from Kafka, decides which queue each belongs to, and publishes routed events.
+
+pub mod config;
+pub mod record;

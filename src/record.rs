@@ -1,0 +1,371 @@
+//! Plain data: what a record is on its way through the daemon. No I/O, no decisions.
+//!
+//! `Record` arrives from `decode`, `Verdict` leaves `classify`, `QueueEvent` and `Escalation` are the JSON that
+//! leaves the daemon. Texts are borrowed from the batch that holds the Kafka payloads wherever that is possible.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Namespace of all event ids: `uuid5(NAMESPACE_URL, "https://triaged.dev/queue-event")`, fixed for ever.
+const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0xedac_537b_ef57_5e4e_92f7_b072_12c6_8484);
+
+/// What a topic carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Ticket,
+    Log,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 2] = [Kind::Ticket, Kind::Log];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Ticket => "ticket",
+            Kind::Log => "log",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "ticket" => Ok(Kind::Ticket),
+            "log" => Ok(Kind::Log),
+            _ => Err("expected `ticket` or `log`".to_owned()),
+        }
+    }
+}
+
+/// How urgent a record is; ordered, so that the highest of several wins by `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+impl Priority {
+    pub const ALL: [Priority; 4] = [Priority::Low, Priority::Medium, Priority::High, Priority::Critical];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::Low => "low",
+            Priority::Medium => "medium",
+            Priority::High => "high",
+            Priority::Critical => "critical",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Priority {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Priority::ALL
+            .into_iter()
+            .find(|priority| priority.as_str().eq_ignore_ascii_case(text.trim()))
+            .ok_or_else(|| "expected `low`, `medium`, `high` or `critical`".to_owned())
+    }
+}
+
+/// What is to be done with an event, by its confidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Routing {
+    AutoRoute,
+    HumanVerify,
+    ManualTriage,
+}
+
+impl Routing {
+    pub const ALL: [Routing; 3] = [Routing::AutoRoute, Routing::HumanVerify, Routing::ManualTriage];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Routing::AutoRoute => "auto_route",
+            Routing::HumanVerify => "human_verify",
+            Routing::ManualTriage => "manual_triage",
+        }
+    }
+}
+
+/// Which tier decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DecidedBy<'a> {
+    Rule(&'a str),
+    Cache,
+    Fast,
+    Encoder,
+    Llm,
+}
+
+impl DecidedBy<'_> {
+    /// The tier alone, without the rule's name: a bounded set, fit for a metric's label.
+    pub fn tier(&self) -> &'static str {
+        match self {
+            DecidedBy::Rule(_) => "rule",
+            DecidedBy::Cache => "cache",
+            DecidedBy::Fast => "fast",
+            DecidedBy::Encoder => "encoder",
+            DecidedBy::Llm => "llm",
+        }
+    }
+}
+
+impl fmt::Display for DecidedBy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecidedBy::Rule(id) => write!(f, "rule:{id}"),
+            tier => f.write_str(tier.tier()),
+        }
+    }
+}
+
+/// A ticket, as decoded. All texts may borrow from the payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ticket<'a> {
+    pub ticket_id: Option<Cow<'a, str>>,
+    /// Title, a line feed, and content; the title alone or the content alone when the other is missing.
+    pub text: Cow<'a, str>,
+    /// Length in bytes of the title at the start of `text`; 0 without a title.
+    pub title_len: usize,
+    pub email_address: Option<Cow<'a, str>>,
+    pub priority: Option<Priority>,
+    pub source: Option<Cow<'a, str>>,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub occurred_at: i64,
+}
+
+/// A log line, as decoded. All texts may borrow from the payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogLine<'a> {
+    pub text: Cow<'a, str>,
+    /// The application or host that wrote the line.
+    pub source: Option<Cow<'a, str>>,
+    pub level: Option<Cow<'a, str>>,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub occurred_at: i64,
+}
+
+/// One decoded record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record<'a> {
+    Ticket(Ticket<'a>),
+    Log(LogLine<'a>),
+}
+
+impl Record<'_> {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Record::Ticket(_) => Kind::Ticket,
+            Record::Log(_) => Kind::Log,
+        }
+    }
+
+    /// The text that rules and models read.
+    pub fn text(&self) -> &str {
+        match self {
+            Record::Ticket(ticket) => &ticket.text,
+            Record::Log(line) => &line.text,
+        }
+    }
+
+    /// The system that the record names as its source, not its place in Kafka.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Record::Ticket(ticket) => ticket.source.as_deref(),
+            Record::Log(line) => line.source.as_deref(),
+        }
+    }
+
+    pub fn ticket_id(&self) -> Option<&str> {
+        match self {
+            Record::Ticket(ticket) => ticket.ticket_id.as_deref(),
+            Record::Log(_) => None,
+        }
+    }
+
+    /// Event time in milliseconds since 1970-01-01 UTC.
+    pub fn occurred_at(&self) -> i64 {
+        match self {
+            Record::Ticket(ticket) => ticket.occurred_at,
+            Record::Log(line) => line.occurred_at,
+        }
+    }
+}
+
+/// Where the original record lies in Kafka. It travels with the record through every tier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SourcePosition<'a> {
+    #[serde(borrow)]
+    pub topic: Cow<'a, str>,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl SourcePosition<'_> {
+    /// UUIDv5 of topic, partition and offset: a replay of the record gives the same id.
+    pub fn event_id(&self) -> Uuid {
+        use std::io::Write;
+        let mut name = Vec::with_capacity(self.topic.len() + 24);
+        write!(name, "{}/{}/{}", self.topic, self.partition, self.offset).expect("writing to memory");
+        Uuid::new_v5(&EVENT_NAMESPACE, &name)
+    }
+}
+
+impl fmt::Display for SourcePosition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]@{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// A label with the probability that a model gave it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alternative<'a> {
+    #[serde(borrow)]
+    pub label: Cow<'a, str>,
+    pub probability: f32,
+}
+
+/// Indicators of compromise found in the text, each normalised (defanged forms are re-fanged), sorted, unique.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Indicators {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emails: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cves: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hashes: Vec<String>,
+}
+
+impl Indicators {
+    pub fn is_empty(&self) -> bool {
+        [&self.urls, &self.ips, &self.domains, &self.emails, &self.cves, &self.hashes]
+            .into_iter()
+            .all(Vec::is_empty)
+    }
+}
+
+/// The final decision on one record: the value of `queue-events`. See `schemas/queue-event.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueueEvent<'a> {
+    pub event_id: Uuid,
+    #[serde(borrow)]
+    pub source: SourcePosition<'a>,
+    pub kind: Kind,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub ticket_id: Option<Cow<'a, str>>,
+    /// The system that the record names as its source.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Cow<'a, str>>,
+    /// RFC 3339, UTC, milliseconds.
+    #[serde(borrow)]
+    pub occurred_at: Cow<'a, str>,
+    #[serde(borrow)]
+    pub decided_at: Cow<'a, str>,
+    #[serde(borrow)]
+    pub queue: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Cow<'a, str>>,
+    pub priority: Priority,
+    /// Calibrated probability that `queue` is right; 1.0 for a rule.
+    pub confidence: f32,
+    pub routing: Routing,
+    /// `rule:<id>`, `cache`, `fast`, `encoder` or `llm`.
+    #[serde(borrow)]
+    pub decided_by: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Indicators::is_empty")]
+    pub indicators: Indicators,
+    /// Name and version of the model that was asked; absent when a rule alone decided.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub template_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Cow<'a, str>>,
+}
+
+/// A record that this tier is not sure of: the value of `escalations`. See `schemas/escalation.json`.
+///
+/// It holds all that a slower tier needs, so nobody has to read the source topic again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Escalation<'a> {
+    /// Why it climbs: `low_confidence` or `rule:<id>`.
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub email_address: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Cow<'a, str>>,
+    /// Bytes of the title at the start of the event's text; 0 without a title.
+    #[serde(default)]
+    pub title_len: usize,
+    /// The event as it would stand if no further tier were asked; it always carries the text.
+    #[serde(borrow)]
+    pub event: QueueEvent<'a>,
+}
+
+/// Formats milliseconds since 1970-01-01 UTC as RFC 3339 with milliseconds.
+pub fn rfc3339(millis: i64) -> String {
+    DateTime::<Utc>::from_timestamp_millis(millis)
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+        .to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_id_depends_on_the_place_alone() {
+        let place = |offset| SourcePosition { topic: "logs".into(), partition: 3, offset };
+        assert_eq!(place(7).event_id(), place(7).event_id());
+        assert_ne!(place(7).event_id(), place(8).event_id());
+        assert_eq!(place(7).event_id().get_version_num(), 5);
+    }
+
+    #[test]
+    fn times_are_rfc3339_in_utc() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn priorities_are_ordered() {
+        assert!(Priority::Critical > Priority::High && Priority::Medium > Priority::Low);
+        assert_eq!("HIGH".parse(), Ok(Priority::High));
+    }
+}
