@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod decode;
+pub mod generate;
 pub mod record;
