@@ -92,8 +92,8 @@ struct DecodeDefaults {
 fn read_decode(section: &mut Section<'_>) -> DecodeDefaults {
     DecodeDefaults {
         max_record_bytes: section.size("max_record_bytes", 64..=MOST_RECORD),
-        // serde_json itself stops at 128.
-        max_json_depth: section.count("max_json_depth", 1..=127),
+        // serde_json itself stops at 128; the rest is room for its own frames.
+        max_json_depth: section.count("max_json_depth", 1..=120),
         default_utc_offset: section.parsed("default_utc_offset", 0, parse_utc_offset),
         ticket_fields: section
             .table("ticket_fields", |fields| read_fields(fields, Kind::Ticket, &FieldNames::default())),
