@@ -62,12 +62,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    pub const ALL: [Priority; 4] = [
-        Priority::Low,
-        Priority::Medium,
-        Priority::High,
-        Priority::Critical,
-    ];
+    pub const ALL: [Priority; 4] = [Priority::Low, Priority::Medium, Priority::High, Priority::Critical];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -106,11 +101,7 @@ pub enum Routing {
 }
 
 impl Routing {
-    pub const ALL: [Routing; 3] = [
-        Routing::AutoRoute,
-        Routing::HumanVerify,
-        Routing::ManualTriage,
-    ];
+    pub const ALL: [Routing; 3] = [Routing::AutoRoute, Routing::HumanVerify, Routing::ManualTriage];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -240,8 +231,7 @@ impl SourcePosition<'_> {
     pub fn event_id(&self) -> Uuid {
         use std::io::Write;
         let mut name = Vec::with_capacity(self.topic.len() + 24);
-        write!(name, "{}/{}/{}", self.topic, self.partition, self.offset)
-            .expect("writing to memory");
+        write!(name, "{}/{}/{}", self.topic, self.partition, self.offset).expect("writing to memory");
         Uuid::new_v5(&EVENT_NAMESPACE, &name)
     }
 }
@@ -279,16 +269,7 @@ pub struct Indicators {
 
 impl Indicators {
     pub fn is_empty(&self) -> bool {
-        [
-            &self.urls,
-            &self.ips,
-            &self.domains,
-            &self.emails,
-            &self.cves,
-            &self.hashes,
-        ]
-        .into_iter()
-        .all(Vec::is_empty)
+        [&self.urls, &self.ips, &self.domains, &self.emails, &self.cves, &self.hashes].into_iter().all(Vec::is_empty)
     }
 }
 
@@ -368,11 +349,7 @@ mod tests {
 
     #[test]
     fn event_id_depends_on_the_place_alone() {
-        let place = |offset| SourcePosition {
-            topic: "logs".into(),
-            partition: 3,
-            offset,
-        };
+        let place = |offset| SourcePosition { topic: "logs".into(), partition: 3, offset };
         assert_eq!(place(7).event_id(), place(7).event_id());
         assert_ne!(place(7).event_id(), place(8).event_id());
         assert_eq!(place(7).event_id().get_version_num(), 5);

@@ -97,19 +97,9 @@ impl Batch {
         for (name, header_value) in headers {
             let name = append(&mut self.arena, name.as_bytes());
             let header_value = header_value.map(|bytes| append(&mut self.arena, bytes));
-            self.headers.push(HeaderEntry {
-                name,
-                value: header_value,
-            });
+            self.headers.push(HeaderEntry { name, value: header_value });
         }
-        self.entries.push(Entry {
-            place,
-            offset,
-            timestamp,
-            key,
-            value,
-            headers: first_header..self.headers.len(),
-        });
+        self.entries.push(Entry { place, offset, timestamp, key, value, headers: first_header..self.headers.len() });
     }
 
     /// Counts the batch's bytes against the in-flight limit until it is dropped.
@@ -133,16 +123,11 @@ impl Batch {
     }
 
     pub fn get(&self, index: usize) -> Input<'_> {
-        Input {
-            batch: self,
-            entry: &self.entries[index],
-        }
+        Input { batch: self, entry: &self.entries[index] }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Input<'_>> {
-        self.entries
-            .iter()
-            .map(|entry| Input { batch: self, entry })
+        self.entries.iter().map(|entry| Input { batch: self, entry })
     }
 
     /// First and last offset by partition, in the order in which partitions first occur.
@@ -212,21 +197,14 @@ impl<'b> Input<'b> {
 
     pub fn headers(&self) -> impl Iterator<Item = (&'b str, Option<&'b [u8]>)> + use<'b> {
         let batch = self.batch;
-        batch.headers[self.entry.headers.clone()]
-            .iter()
-            .map(|header| {
-                let name = std::str::from_utf8(&batch.arena[header.name.clone()])
-                    .expect("was a str when it was copied");
-                (name, header.value.clone().map(|range| &batch.arena[range]))
-            })
+        batch.headers[self.entry.headers.clone()].iter().map(|header| {
+            let name = std::str::from_utf8(&batch.arena[header.name.clone()]).expect("was a str when it was copied");
+            (name, header.value.clone().map(|range| &batch.arena[range]))
+        })
     }
 
     pub fn position(&self) -> SourcePosition<'b> {
-        SourcePosition {
-            topic: self.topic().into(),
-            partition: self.entry.place.partition,
-            offset: self.entry.offset,
-        }
+        SourcePosition { topic: self.topic().into(), partition: self.entry.place.partition, offset: self.entry.offset }
     }
 }
 
@@ -241,26 +219,13 @@ mod tests {
     #[test]
     fn a_record_comes_out_as_it_went_in() {
         let mut batch = Batch::new(topics());
-        let place = Partition {
-            input: 1,
-            partition: 4,
-        };
+        let place = Partition { input: 1, partition: 4 };
         let headers = [("a", Some(&b"1"[..])), ("b", None)];
-        batch.push(
-            place,
-            17,
-            1_000,
-            Some(b"key"),
-            b"value",
-            headers.into_iter(),
-        );
+        batch.push(place, 17, 1_000, Some(b"key"), b"value", headers.into_iter());
         batch.push(place, 18, 1_001, None, b"", std::iter::empty());
 
         let first = batch.get(0);
-        assert_eq!(
-            (first.topic(), first.key(), first.value()),
-            ("logs", Some(&b"key"[..]), &b"value"[..])
-        );
+        assert_eq!((first.topic(), first.key(), first.value()), ("logs", Some(&b"key"[..]), &b"value"[..]));
         assert_eq!(first.headers().collect::<Vec<_>>(), headers);
         assert_eq!(first.position().to_string(), "logs[4]@17");
         assert_eq!((batch.get(1).key(), batch.get(1).value()), (None, &b""[..]));
@@ -271,17 +236,7 @@ mod tests {
     fn bytes_are_counted_until_the_batch_is_dropped() {
         let in_flight = Arc::new(InFlightBytes::default());
         let mut batch = Batch::new(topics());
-        batch.push(
-            Partition {
-                input: 0,
-                partition: 0,
-            },
-            0,
-            0,
-            Some(b"12"),
-            b"345",
-            std::iter::empty(),
-        );
+        batch.push(Partition { input: 0, partition: 0 }, 0, 0, Some(b"12"), b"345", std::iter::empty());
         batch.count_into(&in_flight);
         assert_eq!(in_flight.get(), 5);
         drop(batch);

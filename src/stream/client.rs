@@ -44,20 +44,14 @@ impl Connection {
     }
 
     pub(crate) fn seen_error(&self, code: Option<RDKafkaErrorCode>) {
-        if code == Some(RDKafkaErrorCode::AllBrokersDown)
-            && !self.down.swap(true, Ordering::Relaxed)
-        {
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) && !self.down.swap(true, Ordering::Relaxed) {
             warn!("no kafka broker is reachable, retrying");
         }
     }
 
     fn seen_statistics(&self, statistics: &Statistics) {
         // Bootstrap entries have negative ids and stay down once the real brokers are known.
-        if statistics
-            .brokers
-            .values()
-            .any(|broker| broker.state == "UP")
-        {
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
             self.seen_up();
         }
     }
@@ -72,10 +66,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(settings: &KafkaSettings) -> Self {
-        Shared {
-            connection: Arc::new(Connection::default()),
-            oauth_token_file: settings.oauth_token_file.clone(),
-        }
+        Shared { connection: Arc::new(Connection::default()), oauth_token_file: settings.oauth_token_file.clone() }
     }
 }
 
@@ -107,10 +98,7 @@ impl ClientContext for Shared {
     }
 
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let path = self
-            .oauth_token_file
-            .as_ref()
-            .ok_or("kafka.oauth.token_file is not set")?;
+        let path = self.oauth_token_file.as_ref().ok_or("kafka.oauth.token_file is not set")?;
         let token = std::fs::read_to_string(path)
             .map_err(|error| format!("kafka.oauth.token_file {}: {error}", path.display()))?;
         oauth_token(token.trim()).map_err(|error| format!("{}: {error}", path.display()).into())
@@ -133,16 +121,9 @@ fn oauth_token(token: &str) -> Result<OAuthToken, String> {
     let payload = BASE64URL_NOPAD
         .decode(payload.trim_end_matches('=').as_bytes())
         .map_err(|_| "the token's payload is not base64url")?;
-    let claims: Claims = serde_json::from_slice(&payload)
-        .map_err(|_| "the token's payload is not a set of claims")?;
-    let expires = claims
-        .exp
-        .unwrap_or_else(|| Utc::now().timestamp() as f64 + TOKEN_LIFETIME_S);
-    Ok(OAuthToken {
-        token: token.to_owned(),
-        principal_name: claims.sub,
-        lifetime_ms: (expires * 1000.0) as i64,
-    })
+    let claims: Claims = serde_json::from_slice(&payload).map_err(|_| "the token's payload is not a set of claims")?;
+    let expires = claims.exp.unwrap_or_else(|| Utc::now().timestamp() as f64 + TOKEN_LIFETIME_S);
+    Ok(OAuthToken { token: token.to_owned(), principal_name: claims.sub, lifetime_ms: (expires * 1000.0) as i64 })
 }
 
 /// Properties in layers: ours that may be overridden, the user's, ours that may not.
@@ -154,10 +135,7 @@ fn build(
 ) -> ClientConfig {
     let mut config = ClientConfig::new();
     let mut layers: BTreeMap<&str, &str> = defaults.iter().copied().collect();
-    let users = kafka
-        .properties
-        .iter()
-        .filter(|(name, _)| !of_the_other_side(name));
+    let users = kafka.properties.iter().filter(|(name, _)| !of_the_other_side(name));
     layers.extend(users.map(|(name, value)| (name.as_str(), value.reveal())));
     layers.extend(fixed.iter().copied());
     for (name, value) in layers {
@@ -168,17 +146,10 @@ fn build(
     config
 }
 
-pub(crate) fn consumer_config(
-    kafka: &KafkaSettings,
-    stream: &StreamSettings,
-    role: &str,
-) -> ClientConfig {
+pub(crate) fn consumer_config(kafka: &KafkaSettings, stream: &StreamSettings, role: &str) -> ClientConfig {
     let group = group_id(kafka, role);
     let prefetch_kbytes = (stream.max_prefetch_bytes / 1024).max(1).to_string();
-    let fetch_bytes = stream
-        .max_prefetch_bytes
-        .clamp(1024 * 1024, 50 * 1024 * 1024)
-        .to_string();
+    let fetch_bytes = stream.max_prefetch_bytes.clamp(1024 * 1024, 50 * 1024 * 1024).to_string();
     let client = client_id(kafka, role);
     let defaults = [
         ("client.id", client.as_str()),
@@ -204,16 +175,10 @@ pub(crate) fn consumer_config(
     build(kafka, is_producer_only, &defaults, &fixed)
 }
 
-pub(crate) fn producer_config(
-    kafka: &KafkaSettings,
-    stream: &StreamSettings,
-    role: &str,
-) -> ClientConfig {
+pub(crate) fn producer_config(kafka: &KafkaSettings, stream: &StreamSettings, role: &str) -> ClientConfig {
     let client = client_id(kafka, role);
     // Outputs are larger than inputs; four times the inputs in flight is where producing waits.
-    let queue_kbytes = (stream.max_in_flight_bytes * 4 / 1024)
-        .clamp(16 * 1024, 2_097_151)
-        .to_string();
+    let queue_kbytes = (stream.max_in_flight_bytes * 4 / 1024).clamp(16 * 1024, 2_097_151).to_string();
     let max_message = MAX_MESSAGE_BYTES.to_string();
     let transactional_id = transactional_id(kafka, role);
     let defaults = [
@@ -263,14 +228,7 @@ fn is_producer_only(name: &str) -> bool {
         || name.starts_with("compression.")
         || name.starts_with("message.send.")
         || name.starts_with("sticky.")
-        || matches!(
-            name,
-            "linger.ms"
-                | "retries"
-                | "partitioner"
-                | "request.timeout.ms"
-                | "transaction.timeout.ms"
-        )
+        || matches!(name, "linger.ms" | "retries" | "partitioner" | "request.timeout.ms" | "transaction.timeout.ms")
 }
 
 fn is_consumer_only(name: &str) -> bool {
@@ -299,10 +257,7 @@ mod tests {
         // {"alg":"none"} . {"sub":"triaged","exp":1900000000}
         let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ0cmlhZ2VkIiwiZXhwIjoxOTAwMDAwMDAwfQ.";
         let token = oauth_token(token).expect("a good token");
-        assert_eq!(
-            (token.principal_name.as_str(), token.lifetime_ms),
-            ("triaged", 1_900_000_000_000)
-        );
+        assert_eq!((token.principal_name.as_str(), token.lifetime_ms), ("triaged", 1_900_000_000_000));
         assert!(oauth_token("opaque").is_err());
         assert!(oauth_token("a.!!.c").is_err());
     }

@@ -35,24 +35,15 @@ use super::telemetry::Telemetry;
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("cannot create the kafka {client}")]
-    Client {
-        client: &'static str,
-        source: KafkaError,
-    },
+    Client { client: &'static str, source: KafkaError },
     #[error("cannot subscribe to {topics}")]
     Subscribe { topics: String, source: KafkaError },
     #[error("the kafka consumer failed for good")]
     Consume(#[source] KafkaError),
     #[error("{failed} outputs of a batch were not accepted")]
-    Publish {
-        failed: usize,
-        code: RDKafkaErrorCode,
-    },
+    Publish { failed: usize, code: RDKafkaErrorCode },
     #[error("the transaction failed at: {step}")]
-    Transaction {
-        step: &'static str,
-        source: KafkaError,
-    },
+    Transaction { step: &'static str, source: KafkaError },
     #[error(
         "the producer was refused {errors} times in a row; is another instance running under the same name? set \
          kafka.instance"
@@ -63,10 +54,7 @@ pub enum EngineError {
         last: Box<EngineError>,
     },
     #[error("the broker accepts not even a dead letter without value for {record}")]
-    Refused {
-        record: String,
-        code: RDKafkaErrorCode,
-    },
+    Refused { record: String, code: RDKafkaErrorCode },
     #[error(transparent)]
     Stage(StageError),
     #[error("the stage panicked in the batch that begins at {record}")]
@@ -117,14 +105,8 @@ pub(crate) struct Processed {
 
 /// What the publisher tells the intake.
 pub(crate) enum Report {
-    Acknowledged {
-        generation: u64,
-        seq: u64,
-    },
-    Failed {
-        generation: u64,
-        failure: EngineError,
-    },
+    Acknowledged { generation: u64, seq: u64 },
+    Failed { generation: u64, failure: EngineError },
 }
 
 /// What all threads of an engine look at.
@@ -169,10 +151,7 @@ pub struct RoleSpec {
 
 impl std::fmt::Debug for RoleSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RoleSpec")
-            .field("name", &self.name)
-            .field("inputs", &self.inputs)
-            .finish_non_exhaustive()
+        f.debug_struct("RoleSpec").field("name", &self.name).field("inputs", &self.inputs).finish_non_exhaustive()
     }
 }
 
@@ -187,11 +166,7 @@ pub fn run<S: Stage>(
     mut make_stage: impl FnMut() -> S,
 ) -> Result<(), EngineError> {
     let shared = Shared::new(kafka);
-    let topics: Arc<[Arc<str>]> = role
-        .inputs
-        .iter()
-        .map(|(topic, _)| Arc::clone(topic))
-        .collect();
+    let topics: Arc<[Arc<str>]> = role.inputs.iter().map(|(topic, _)| Arc::clone(topic)).collect();
     let telemetry = Telemetry::new(metrics, role.name, &role.inputs);
     let state = Arc::new(EngineState::default());
 
@@ -233,23 +208,17 @@ pub fn run<S: Stage>(
     });
 
     std::thread::scope(|scope| {
-        let thread =
-            |suffix: &str| std::thread::Builder::new().name(format!("{}-{suffix}", role.name));
+        let thread = |suffix: &str| std::thread::Builder::new().name(format!("{}-{suffix}", role.name));
         for worker in 0..stream.workers {
             let stage = make_stage();
-            let (job_rx, processed_tx, spare_rx) =
-                (job_rx.clone(), processed_tx.clone(), spare_rx.clone());
+            let (job_rx, processed_tx, spare_rx) = (job_rx.clone(), processed_tx.clone(), spare_rx.clone());
             let (state, telemetry) = (Arc::clone(&state), telemetry.clone());
             thread(&format!("worker-{worker}"))
-                .spawn_scoped(scope, move || {
-                    work(stage, &state, &telemetry, &job_rx, &processed_tx, &spare_rx)
-                })
+                .spawn_scoped(scope, move || work(stage, &state, &telemetry, &job_rx, &processed_tx, &spare_rx))
                 .map_err(EngineError::Thread)?;
         }
         drop((job_rx, processed_tx, spare_rx));
-        thread("publisher")
-            .spawn_scoped(scope, move || publisher.run())
-            .map_err(EngineError::Thread)?;
+        thread("publisher").spawn_scoped(scope, move || publisher.run()).map_err(EngineError::Thread)?;
         intake.run()
     })
 }
@@ -263,50 +232,27 @@ fn work(
     processed_tx: &Sender<Processed>,
     spare_rx: &Receiver<Outputs>,
 ) {
-    for Job {
-        generation,
-        seq,
-        batch,
-    } in job_rx
-    {
+    for Job { generation, seq, batch } in job_rx {
         if state.is_obsolete(generation) {
             continue;
         }
         let started = Instant::now();
-        let mut outputs = spare_rx
-            .try_recv()
-            .unwrap_or_else(|_| Outputs::new(MAX_MESSAGE_BYTES));
+        let mut outputs = spare_rx.try_recv().unwrap_or_else(|_| Outputs::new(MAX_MESSAGE_BYTES));
         outputs.reset(batch.len());
         let work = std::panic::AssertUnwindSafe(|| stage.process(&batch, &mut outputs));
         let result = match std::panic::catch_unwind(work) {
             Ok(result) => result.map_err(EngineError::Stage),
-            Err(_) => Err(EngineError::Panicked {
-                record: batch.get(0).position().to_string(),
-            }),
+            Err(_) => Err(EngineError::Panicked { record: batch.get(0).position().to_string() }),
         };
         if result.is_ok() {
             let forgotten: Vec<usize> = outputs.forgotten().collect();
             for index in forgotten {
                 tracing::error!(record = %batch.get(index).position(), "the stage gave the record no outcome");
-                outputs.dead_letter(
-                    batch.get(index),
-                    index,
-                    "internal_error",
-                    "the stage gave the record no outcome",
-                );
+                outputs.dead_letter(batch.get(index), index, "internal_error", "the stage gave the record no outcome");
             }
         }
         telemetry.processed(started.elapsed());
-        if processed_tx
-            .send(Processed {
-                generation,
-                seq,
-                batch,
-                outputs,
-                result,
-            })
-            .is_err()
-        {
+        if processed_tx.send(Processed { generation, seq, batch, outputs, result }).is_err() {
             return;
         }
     }

@@ -48,19 +48,9 @@ pub(crate) fn connect(
 ) -> Result<Arc<EngineConsumer>, EngineError> {
     let context = IntakeContext::new(shared, Arc::clone(topics));
     let consumer: EngineConsumer =
-        config
-            .create_with_context(context)
-            .map_err(|source| EngineError::Client {
-                client: "consumer",
-                source,
-            })?;
+        config.create_with_context(context).map_err(|source| EngineError::Client { client: "consumer", source })?;
     let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
-    consumer
-        .subscribe(&names)
-        .map_err(|source| EngineError::Subscribe {
-            topics: names.join(", "),
-            source,
-        })?;
+    consumer.subscribe(&names).map_err(|source| EngineError::Subscribe { topics: names.join(", "), source })?;
     Ok(Arc::new(consumer))
 }
 
@@ -74,11 +64,7 @@ enum Until {
     /// There is room for more records.
     Room,
     /// Then the partitions are read again from the last acknowledged record.
-    Rewind {
-        at: Instant,
-        targets: BTreeMap<Partition, i64>,
-        reason: String,
-    },
+    Rewind { at: Instant, targets: BTreeMap<Partition, i64>, reason: String },
 }
 
 pub(crate) struct IntakeParts {
@@ -165,12 +151,7 @@ impl Intake {
         loop {
             let timeout = match self.batch.is_empty() {
                 true => IDLE_POLL,
-                false => self
-                    .parts
-                    .settings
-                    .batch_age
-                    .saturating_sub(self.batch.opened_at.elapsed())
-                    .min(IDLE_POLL),
+                false => self.parts.settings.batch_age.saturating_sub(self.batch.opened_at.elapsed()).min(IDLE_POLL),
             };
             let consumer = Arc::clone(&self.parts.consumer);
             match consumer.poll(timeout) {
@@ -189,34 +170,14 @@ impl Intake {
 
     fn push(&mut self, message: &BorrowedMessage<'_>) {
         let topic = message.topic();
-        let input = self
-            .parts
-            .topics
-            .iter()
-            .position(|known| &**known == topic)
-            .expect("only subscribed topics are delivered");
-        let place = Partition {
-            input,
-            partition: message.partition(),
-        };
-        let timestamp = message
-            .timestamp()
-            .to_millis()
-            .unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
-        let headers = message
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter());
+        let input =
+            self.parts.topics.iter().position(|known| &**known == topic).expect("only subscribed topics are delivered");
+        let place = Partition { input, partition: message.partition() };
+        let timestamp = message.timestamp().to_millis().unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let headers = headers.map(|header| (header.key, header.value));
         let value = message.payload().unwrap_or_default();
-        self.batch.push(
-            place,
-            message.offset(),
-            timestamp,
-            message.key(),
-            value,
-            headers,
-        );
+        self.batch.push(place, message.offset(), timestamp, message.key(), value, headers);
     }
 
     fn batch_is_due(&self) -> bool {
@@ -255,11 +216,7 @@ impl Intake {
         let mut batch = std::mem::replace(&mut self.batch, next);
         batch.count_into(&self.in_flight);
         self.progress.taken(self.next_seq, &batch.spans());
-        let job = Job {
-            generation: self.generation,
-            seq: self.next_seq,
-            batch,
-        };
+        let job = Job { generation: self.generation, seq: self.next_seq, batch };
         self.next_seq += 1;
         // The channel holds MAX_BATCHES. After a failure old jobs may still be in it; workers discard those at once.
         if self.parts.job_tx.send(job).is_err() {
@@ -276,10 +233,7 @@ impl Intake {
         if self.hold.is_none() {
             let partitions = self.assigned.clone();
             self.pause(&partitions);
-            self.hold = Some(Hold {
-                partitions,
-                until: Until::Room,
-            });
+            self.hold = Some(Hold { partitions, until: Until::Room });
         }
         let consumer = Arc::clone(&self.parts.consumer);
         match consumer.poll(Duration::ZERO) {
@@ -316,10 +270,7 @@ impl Intake {
                 self.backoff = self.parts.settings.retry_backoff;
                 Ok(())
             }
-            Report::Failed {
-                generation,
-                failure,
-            } if generation == self.generation => {
+            Report::Failed { generation, failure } if generation == self.generation => {
                 if !failure.is_retriable() {
                     return Err(failure);
                 }
@@ -335,31 +286,15 @@ impl Intake {
     fn go_back(&mut self, failure: &EngineError) {
         self.telemetry().retrying(self.backoff, failure);
         self.start_generation();
-        let targets: BTreeMap<Partition, i64> = self
-            .progress
-            .rewind()
-            .into_iter()
-            .filter(|(place, _)| self.assigned.contains(place))
-            .collect();
+        let targets: BTreeMap<Partition, i64> =
+            self.progress.rewind().into_iter().filter(|(place, _)| self.assigned.contains(place)).collect();
         let mut partitions: BTreeSet<Partition> = targets.keys().copied().collect();
         self.pause(&partitions);
         // What was paused for another reason stays paused, and must be resumed with the rest.
-        partitions.extend(
-            self.hold
-                .take()
-                .into_iter()
-                .flat_map(|hold| hold.partitions),
-        );
+        partitions.extend(self.hold.take().into_iter().flat_map(|hold| hold.partitions));
         let at = Instant::now() + self.backoff;
         let reason = format!("retrying: {failure}");
-        self.hold = Some(Hold {
-            partitions,
-            until: Until::Rewind {
-                at,
-                targets,
-                reason,
-            },
-        });
+        self.hold = Some(Hold { partitions, until: Until::Rewind { at, targets, reason } });
         self.backoff = (self.backoff * 2).min(self.parts.settings.retry_backoff_max);
     }
 
@@ -386,13 +321,8 @@ impl Intake {
                     Ok(()) => true,
                     Err(error) => {
                         warn!(%error, "cannot go back yet, trying again");
-                        let retry_at = Instant::now()
-                            + self.parts.settings.retry_backoff_max.min(BROKER_TIMEOUT);
-                        if let Some(Hold {
-                            until: Until::Rewind { at, .. },
-                            ..
-                        }) = &mut self.hold
-                        {
+                        let retry_at = Instant::now() + self.parts.settings.retry_backoff_max.min(BROKER_TIMEOUT);
+                        if let Some(Hold { until: Until::Rewind { at, .. }, .. }) = &mut self.hold {
                             *at = retry_at;
                         }
                         return;
@@ -413,20 +343,13 @@ impl Intake {
         let mut targets = targets.clone();
         if self.parts.delivery == Delivery::ExactlyOnce {
             // The outcome of a failed commit may be unknown here; the broker knows.
-            let places: Vec<_> = targets
-                .iter()
-                .map(|(&place, &offset)| (place, offset))
-                .collect();
+            let places: Vec<_> = targets.iter().map(|(&place, &offset)| (place, offset)).collect();
             let asked = topic_partition_list(&self.parts.topics, &places);
-            let committed = self
-                .parts
-                .consumer
-                .committed_offsets(asked, BROKER_TIMEOUT)?;
+            let committed = self.parts.consumer.committed_offsets(asked, BROKER_TIMEOUT)?;
             for element in committed.elements() {
-                if let (Some(place), Offset::Offset(offset)) = (
-                    self.place(element.topic(), element.partition()),
-                    element.offset(),
-                ) {
+                if let (Some(place), Offset::Offset(offset)) =
+                    (self.place(element.topic(), element.partition()), element.offset())
+                {
                     targets.insert(place, offset);
                 }
             }
@@ -434,10 +357,7 @@ impl Intake {
         let places: Vec<_> = targets.into_iter().collect();
         let list = topic_partition_list(&self.parts.topics, &places);
         let sought = self.parts.consumer.seek_partitions(list, BROKER_TIMEOUT)?;
-        sought
-            .elements()
-            .iter()
-            .try_for_each(|element| element.error())
+        sought.elements().iter().try_for_each(|element| element.error())
     }
 
     fn follow_rebalances(&mut self) -> Result<(), EngineError> {
@@ -473,8 +393,7 @@ impl Intake {
     fn revoke(&mut self, list: &TopicPartitionList) -> Result<(), EngineError> {
         let lost = self.parts.consumer.assignment_lost();
         let places = self.places(list);
-        self.telemetry()
-            .rebalanced(if lost { "lost" } else { "revoked" }, &places);
+        self.telemetry().rebalanced(if lost { "lost" } else { "revoked" }, &places);
         if lost {
             // Somebody else may own them already: nothing of ours may be committed.
             self.batch = Batch::new(Arc::clone(&self.parts.topics));
@@ -515,10 +434,8 @@ impl Intake {
         let started = Instant::now();
         while self.progress.batches_in_flight() > 0 {
             // A transaction's outcome must be known before its partitions go, however long that takes.
-            let patient =
-                self.parts.delivery == Delivery::ExactlyOnce && !self.parts.shutdown.is_requested();
-            if started.elapsed() >= deadline && (!patient || self.parts.consumer.assignment_lost())
-            {
+            let patient = self.parts.delivery == Delivery::ExactlyOnce && !self.parts.shutdown.is_requested();
+            if started.elapsed() >= deadline && (!patient || self.parts.consumer.assignment_lost()) {
                 return Ok(false);
             }
             self.wait_for_report(IDLE_POLL)?;
@@ -569,9 +486,8 @@ impl Intake {
         }
         let code = error.rdkafka_error_code();
         self.parts.connection.seen_error(code);
-        let news = self
-            .logged_error
-            .is_none_or(|(logged, at)| Some(logged) != code || at.elapsed() > ERROR_LOG_INTERVAL);
+        let news =
+            self.logged_error.is_none_or(|(logged, at)| Some(logged) != code || at.elapsed() > ERROR_LOG_INTERVAL);
         if let (Some(code), true) = (code, news) {
             self.logged_error = Some((code, Instant::now()));
             if code != RDKafkaErrorCode::AllBrokersDown {
@@ -585,19 +501,14 @@ impl Intake {
         let readiness = &self.parts.readiness;
         if self.parts.connection.is_down() {
             readiness.set_not_ready("no kafka broker is reachable");
-        } else if let Some(Hold {
-            until: Until::Rewind { reason, .. },
-            ..
-        }) = &self.hold
-        {
+        } else if let Some(Hold { until: Until::Rewind { reason, .. }, .. }) = &self.hold {
             readiness.set_not_ready(reason.clone());
         } else if !self.joined {
             readiness.set_not_ready("waiting for the consumer group");
         } else {
             readiness.set_ready();
         }
-        self.telemetry()
-            .in_flight(self.in_flight.get(), self.progress.batches_in_flight());
+        self.telemetry().in_flight(self.in_flight.get(), self.progress.batches_in_flight());
     }
 
     fn show_lag(&self) {
@@ -618,60 +529,35 @@ impl Intake {
 
     fn pause(&self, partitions: &BTreeSet<Partition>) {
         let places: Vec<_> = partitions.iter().map(|&place| (place, 0)).collect();
-        if let Err(error) = self
-            .parts
-            .consumer
-            .pause(&topic_partition_list(&self.parts.topics, &places))
-        {
+        if let Err(error) = self.parts.consumer.pause(&topic_partition_list(&self.parts.topics, &places)) {
             debug!(%error, "pause");
         }
     }
 
     /// Only partitions that were paused here and are still ours may be resumed.
     fn resume(&self, partitions: &BTreeSet<Partition>) {
-        let places: Vec<_> = partitions
-            .intersection(&self.assigned)
-            .map(|&place| (place, 0))
-            .collect();
-        if let Err(error) = self
-            .parts
-            .consumer
-            .resume(&topic_partition_list(&self.parts.topics, &places))
-        {
+        let places: Vec<_> = partitions.intersection(&self.assigned).map(|&place| (place, 0)).collect();
+        if let Err(error) = self.parts.consumer.resume(&topic_partition_list(&self.parts.topics, &places)) {
             debug!(%error, "resume");
         }
     }
 
     fn place(&self, topic: &str, partition: i32) -> Option<Partition> {
-        let input = self
-            .parts
-            .topics
-            .iter()
-            .position(|known| &**known == topic)?;
+        let input = self.parts.topics.iter().position(|known| &**known == topic)?;
         Some(Partition { input, partition })
     }
 
     fn places(&self, list: &TopicPartitionList) -> Vec<Partition> {
-        list.elements()
-            .iter()
-            .filter_map(|element| self.place(element.topic(), element.partition()))
-            .collect()
+        list.elements().iter().filter_map(|element| self.place(element.topic(), element.partition())).collect()
     }
 }
 
 /// Partitions with offsets, as librdkafka wants them.
-pub(crate) fn topic_partition_list(
-    topics: &[Arc<str>],
-    offsets: &[(Partition, i64)],
-) -> TopicPartitionList {
+pub(crate) fn topic_partition_list(topics: &[Arc<str>], offsets: &[(Partition, i64)]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for (place, offset) in offsets {
-        list.add_partition_offset(
-            &topics[place.input],
-            place.partition,
-            Offset::Offset(*offset),
-        )
-        .expect("offsets are not negative");
+        list.add_partition_offset(&topics[place.input], place.partition, Offset::Offset(*offset))
+            .expect("offsets are not negative");
     }
     list
 }

@@ -32,14 +32,10 @@ impl Topics {
 
     /// The id of this topic, which is added when it is new.
     pub fn add(&mut self, name: &str) -> TopicId {
-        let index = self
-            .0
-            .iter()
-            .position(|known| &**known == name)
-            .unwrap_or_else(|| {
-                self.0.push(Arc::from(name));
-                self.0.len() - 1
-            });
+        let index = self.0.iter().position(|known| &**known == name).unwrap_or_else(|| {
+            self.0.push(Arc::from(name));
+            self.0.len() - 1
+        });
         TopicId(u16::try_from(index).expect("configuration limits the number of topics"))
     }
 
@@ -68,10 +64,7 @@ impl Headers {
     }
 
     pub fn add(self, key: &str, value: impl AsRef<[u8]>) -> Self {
-        Headers(self.0.insert(Header {
-            key,
-            value: Some(value.as_ref()),
-        }))
+        Headers(self.0.insert(Header { key, value: Some(value.as_ref()) }))
     }
 
     fn add_optional(self, key: &str, value: Option<&[u8]>) -> Self {
@@ -172,13 +165,7 @@ impl Outputs {
     }
 
     /// Publishes the original bytes and headers of record `index` to the dead letters, with the reason in headers.
-    pub fn dead_letter(
-        &mut self,
-        input: Input<'_>,
-        index: usize,
-        reason: &str,
-        error: impl fmt::Display,
-    ) {
+    pub fn dead_letter(&mut self, input: Input<'_>, index: usize, reason: &str, error: impl fmt::Display) {
         let start = self.arena.len();
         let key = input.key().map(|key| {
             self.arena.extend_from_slice(key);
@@ -224,28 +211,14 @@ impl Outputs {
         headers = header(headers, dead_letter_header::REASON, &reason);
         headers = header(headers, dead_letter_header::ERROR, &error);
         headers = header(headers, dead_letter_header::TOPIC, &input.topic());
-        headers = header(
-            headers,
-            dead_letter_header::PARTITION,
-            &input.place().partition,
-        );
+        headers = header(headers, dead_letter_header::PARTITION, &input.place().partition);
         headers = header(headers, dead_letter_header::OFFSET, &input.offset());
         headers = header(headers, dead_letter_header::TIMESTAMP, &input.timestamp());
         if value.is_none() {
-            headers = header(
-                headers,
-                dead_letter_header::OMITTED_BYTES,
-                &input.value().len(),
-            );
+            headers = header(headers, dead_letter_header::OMITTED_BYTES, &input.value().len());
         }
         let topic = Topics::DEAD_LETTERS;
-        self.messages.push(Message {
-            record: index as u32,
-            topic,
-            key,
-            value,
-            headers: Some(headers.0),
-        });
+        self.messages.push(Message { record: index as u32, topic, key, value, headers: Some(headers.0) });
         self.outcomes[index] = Some(Outcome::DeadLetter);
     }
 
@@ -256,8 +229,7 @@ impl Outputs {
 
     /// Takes back what a stage made of record `index`.
     pub(crate) fn withdraw(&mut self, index: usize) {
-        self.messages
-            .retain(|message| message.record as usize != index);
+        self.messages.retain(|message| message.record as usize != index);
         self.outcomes[index] = None;
     }
 
@@ -267,11 +239,7 @@ impl Outputs {
 
     /// Records for which the stage has said nothing: always empty unless the stage has a bug.
     pub(crate) fn forgotten(&self) -> impl Iterator<Item = usize> {
-        self.outcomes
-            .iter()
-            .enumerate()
-            .filter(|(_, outcome)| outcome.is_none())
-            .map(|(index, _)| index)
+        self.outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none()).map(|(index, _)| index)
     }
 
     pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
@@ -281,10 +249,7 @@ impl Outputs {
     /// Values of all messages, for tests and benches that run a stage without Kafka.
     pub fn values(&self) -> impl Iterator<Item = (usize, TopicId, &[u8])> {
         self.messages.iter().map(|message| {
-            let value = message
-                .value
-                .as_ref()
-                .map_or(&[][..], |range| self.bytes(range));
+            let value = message.value.as_ref().map_or(&[][..], |range| self.bytes(range));
             (message.record as usize, message.topic, value)
         })
     }
@@ -314,18 +279,8 @@ mod tests {
 
     fn batch() -> Batch {
         let mut batch = Batch::new(Arc::from([Arc::from("logs")]));
-        let place = Partition {
-            input: 0,
-            partition: 2,
-        };
-        batch.push(
-            place,
-            41,
-            7,
-            Some(b"k"),
-            b"\xff raw",
-            [("own", Some(&b"x"[..]))].into_iter(),
-        );
+        let place = Partition { input: 0, partition: 2 };
+        batch.push(place, 41, 7, Some(b"k"), b"\xff raw", [("own", Some(&b"x"[..]))].into_iter());
         batch
     }
 
@@ -337,27 +292,11 @@ mod tests {
         assert_eq!(outputs.forgotten().collect::<Vec<_>>(), [0]);
         outputs.dead_letter(batch.get(0), 0, "invalid_utf8", "byte 0");
         assert_eq!(outputs.forgotten().count(), 0);
-        assert_eq!(
-            outputs
-                .values()
-                .map(|(_, _, value)| value)
-                .collect::<Vec<_>>(),
-            [b"\xff raw"]
-        );
-        let headers = outputs.messages[0]
-            .headers
-            .as_ref()
-            .expect("set above")
-            .as_borrowed();
-        let pairs: Vec<_> = headers
-            .iter()
-            .map(|header| (header.key, header.value.unwrap_or(b"")))
-            .collect();
+        assert_eq!(outputs.values().map(|(_, _, value)| value).collect::<Vec<_>>(), [b"\xff raw"]);
+        let headers = outputs.messages[0].headers.as_ref().expect("set above").as_borrowed();
+        let pairs: Vec<_> = headers.iter().map(|header| (header.key, header.value.unwrap_or(b""))).collect();
         assert_eq!(pairs[0], ("own", &b"x"[..]));
-        assert!(
-            pairs.contains(&("triaged-offset", &b"41"[..]))
-                && pairs.contains(&("triaged-partition", &b"2"[..]))
-        );
+        assert!(pairs.contains(&("triaged-offset", &b"41"[..])) && pairs.contains(&("triaged-partition", &b"2"[..])));
     }
 
     #[test]
@@ -366,13 +305,9 @@ mod tests {
         let mut outputs = Outputs::new(MESSAGE_OVERHEAD + 10);
         outputs.reset(1);
         let topic = Topics::new("dead").add("events");
-        let outcome = outputs.message(&batch, 0, topic, None, Headers::with_capacity(0), |value| {
-            value.extend_from_slice(&[b'x'; 11])
-        });
+        let outcome = outputs
+            .message(&batch, 0, topic, None, Headers::with_capacity(0), |value| value.extend_from_slice(&[b'x'; 11]));
         assert_eq!(outcome, Outcome::DeadLetter);
-        assert_eq!(
-            outputs.values().next(),
-            Some((0, Topics::DEAD_LETTERS, &b"\xff raw"[..]))
-        );
+        assert_eq!(outputs.values().next(), Some((0, Topics::DEAD_LETTERS, &b"\xff raw"[..])));
     }
 }

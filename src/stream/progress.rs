@@ -37,10 +37,7 @@ pub struct Progress {
 impl Progress {
     /// A batch with these first and last offsets by partition has been taken. `seq` must grow.
     pub fn taken(&mut self, seq: u64, spans: &[(Partition, i64, i64)]) {
-        debug_assert!(
-            self.in_flight.back().is_none_or(|last| last.seq < seq),
-            "batches are numbered in order"
-        );
+        debug_assert!(self.in_flight.back().is_none_or(|last| last.seq < seq), "batches are numbered in order");
         let tenures = &mut self.tenures;
         let owned = &mut self.owned;
         let ends = spans
@@ -48,20 +45,12 @@ impl Progress {
             .map(|&(place, first, last)| {
                 let owner = owned.entry(place).or_insert_with(|| {
                     *tenures += 1;
-                    Owned {
-                        tenure: *tenures,
-                        next: first,
-                        committed: None,
-                    }
+                    Owned { tenure: *tenures, next: first, committed: None }
                 });
                 (place, owner.tenure, last + 1)
             })
             .collect();
-        self.in_flight.push_back(InFlight {
-            seq,
-            acknowledged: false,
-            ends,
-        });
+        self.in_flight.push_back(InFlight { seq, acknowledged: false, ends });
     }
 
     /// All outputs of batch `seq` are acknowledged. Unknown numbers (forgotten by a rewind) are ignored.
@@ -70,18 +59,10 @@ impl Progress {
             return;
         };
         self.in_flight[index].acknowledged = true;
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|batch| batch.acknowledged)
-        {
+        while self.in_flight.front().is_some_and(|batch| batch.acknowledged) {
             let batch = self.in_flight.pop_front().expect("just seen");
             for (place, tenure, end) in batch.ends {
-                if let Some(owner) = self
-                    .owned
-                    .get_mut(&place)
-                    .filter(|owner| owner.tenure == tenure)
-                {
+                if let Some(owner) = self.owned.get_mut(&place).filter(|owner| owner.tenure == tenure) {
                     owner.next = end;
                 }
             }
@@ -121,10 +102,7 @@ impl Progress {
     /// Forgets everything in flight and says where each partition must be read again.
     pub fn rewind(&mut self) -> Vec<(Partition, i64)> {
         self.in_flight.clear();
-        self.owned
-            .iter()
-            .map(|(&place, owner)| (place, owner.next))
-            .collect()
+        self.owned.iter().map(|(&place, owner)| (place, owner.next)).collect()
     }
 
     /// Batches taken and not yet part of the contiguous prefix.
@@ -147,10 +125,7 @@ mod tests {
     use super::*;
 
     fn place(partition: i32) -> Partition {
-        Partition {
-            input: 0,
-            partition,
-        }
+        Partition { input: 0, partition }
     }
 
     #[test]

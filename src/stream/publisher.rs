@@ -134,11 +134,7 @@ impl Publisher {
         let mut workers_gone = false;
         while !self.state.is_abandoned() {
             let nothing_rx = never();
-            let ready_rx = if workers_gone || self.free_slots.is_empty() {
-                &nothing_rx
-            } else {
-                &self.processed_rx
-            };
+            let ready_rx = if workers_gone || self.free_slots.is_empty() { &nothing_rx } else { &self.processed_rx };
             let timeout = match &self.transaction {
                 Some(transaction) => transaction.remaining(self.commit_interval),
                 None => IDLE_CHECK,
@@ -155,11 +151,7 @@ impl Publisher {
             }
             self.follow_generation();
             self.publish_in_order();
-            if self
-                .transaction
-                .as_ref()
-                .is_some_and(|open| open.remaining(self.commit_interval).is_zero())
-            {
+            if self.transaction.as_ref().is_some_and(|open| open.remaining(self.commit_interval).is_zero()) {
                 self.commit_transaction();
             }
             if workers_gone && self.free_slots.len() == MAX_BATCHES && self.transaction.is_none() {
@@ -177,8 +169,7 @@ impl Publisher {
         self.generation = generation;
         self.failed = false;
         self.next_seq = 0;
-        self.early
-            .retain(|_, processed| processed.generation == generation);
+        self.early.retain(|_, processed| processed.generation == generation);
         if self.transaction.is_some() {
             self.abort_transaction();
         }
@@ -202,13 +193,7 @@ impl Publisher {
     }
 
     fn publish(&mut self, processed: Processed) {
-        let Processed {
-            seq,
-            batch,
-            mut outputs,
-            result,
-            ..
-        } = processed;
+        let Processed { seq, batch, mut outputs, result, .. } = processed;
         if let Err(failure) = result {
             self.fail(failure);
             return;
@@ -241,10 +226,7 @@ impl Publisher {
         let mut messages = std::mem::take(&mut outputs.messages);
         self.slots.open(slot, messages.len());
         for (index, message) in messages.iter_mut().enumerate() {
-            let mut record = BaseRecord::with_opaque_to(
-                self.topics.name(message.topic),
-                Slots::opaque(slot, index),
-            );
+            let mut record = BaseRecord::with_opaque_to(self.topics.name(message.topic), Slots::opaque(slot, index));
             record.key = message.key.as_ref().map(|range| outputs.bytes(range));
             record.payload = message.value.as_ref().map(|range| outputs.bytes(range));
             record.headers = message.headers.take();
@@ -260,9 +242,7 @@ impl Publisher {
                         record = refused;
                     }
                     Err((error, _)) => {
-                        let code = error
-                            .rdkafka_error_code()
-                            .unwrap_or(RDKafkaErrorCode::Unknown);
+                        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
                         self.slots.failed(slot, index, code);
                         break;
                     }
@@ -275,9 +255,7 @@ impl Publisher {
     /// All messages of a batch have been delivered or have failed.
     fn acknowledged(&mut self, slot: usize) {
         let errors = self.slots.take_errors(slot);
-        let pending = self.pending[slot]
-            .take()
-            .expect("a sealed slot has a batch");
+        let pending = self.pending[slot].take().expect("a sealed slot has a batch");
         self.free_slots.push(slot);
         self.follow_generation();
         if pending.generation != self.generation || self.failed {
@@ -301,18 +279,11 @@ impl Publisher {
         }
         self.fatal_errors = 0;
         self.telemetry.completed(&pending.batch, &pending.counts);
-        self.report(Report::Acknowledged {
-            generation: pending.generation,
-            seq: pending.seq,
-        });
+        self.report(Report::Acknowledged { generation: pending.generation, seq: pending.seq });
     }
 
     /// Notes which records the broker will never accept, and says what kind of failure this is.
-    fn failed_delivery(
-        &mut self,
-        pending: &Pending,
-        errors: &[(usize, RDKafkaErrorCode)],
-    ) -> EngineError {
+    fn failed_delivery(&mut self, pending: &Pending, errors: &[(usize, RDKafkaErrorCode)]) -> EngineError {
         for &(message, code) in errors {
             self.telemetry.publish_failed(code);
             if !is_refusal(code) {
@@ -327,18 +298,12 @@ impl Publisher {
             };
             warn!(record = %input.position(), error = %code, ?refused, "the broker refuses an output");
             if refused == Refused::Everything {
-                return EngineError::Refused {
-                    record: input.position().to_string(),
-                    code,
-                };
+                return EngineError::Refused { record: input.position().to_string(), code };
             }
             self.refused.insert(place, (refused, code.to_string()));
         }
         let (_, code) = errors[0];
-        EngineError::Publish {
-            code,
-            failed: errors.len(),
-        }
+        EngineError::Publish { code, failed: errors.len() }
     }
 
     /// Puts dead letters in the place of outputs that the broker has refused before.
@@ -367,27 +332,17 @@ impl Publisher {
         }
         self.discard_dead_producer();
         let failure = if self.fatal_errors > MAX_FATAL_ERRORS {
-            EngineError::Fenced {
-                errors: self.fatal_errors,
-                last: Box::new(failure),
-            }
+            EngineError::Fenced { errors: self.fatal_errors, last: Box::new(failure) }
         } else {
             failure
         };
         debug!(generation = self.generation, error = %failure, "generation failed");
-        self.report(Report::Failed {
-            generation: self.generation,
-            failure,
-        });
+        self.report(Report::Failed { generation: self.generation, failure });
     }
 
     /// A producer with a fatal error is of no more use; the next batch gets a new one.
     fn discard_dead_producer(&mut self) {
-        let Some((code, reason)) = self
-            .producer
-            .as_ref()
-            .and_then(|producer| producer.client().fatal_error())
-        else {
+        let Some((code, reason)) = self.producer.as_ref().and_then(|producer| producer.client().fatal_error()) else {
             return;
         };
         error!(error = %code, reason, "the kafka producer failed for good, starting a new one");
@@ -403,10 +358,7 @@ impl Publisher {
         let producer: ThreadedProducer<DeliveryContext> = self
             .producer_config
             .create_with_context(context)
-            .map_err(|source| EngineError::Client {
-                client: "producer",
-                source,
-            })?;
+            .map_err(|source| EngineError::Client { client: "producer", source })?;
         if self.delivery == Delivery::ExactlyOnce {
             self.init_transactions(&producer)?;
         }

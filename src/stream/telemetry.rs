@@ -35,10 +35,7 @@ impl Telemetry {
             role_name: Arc::from(role_name),
             topics: inputs.iter().map(|(topic, _)| Arc::clone(topic)).collect(),
             metrics: metrics.clone(),
-            inputs: inputs
-                .iter()
-                .map(|(topic, kind)| metrics.input(topic, *kind))
-                .collect(),
+            inputs: inputs.iter().map(|(topic, kind)| metrics.input(topic, *kind)).collect(),
             latency: role.local_latency(),
             process: metrics.stage(StageName::Process),
             publish: metrics.stage(StageName::Publish),
@@ -61,17 +58,13 @@ impl Telemetry {
 
     /// A batch is acknowledged, or committed in a transaction: it counts now, and only once.
     pub(crate) fn completed(&mut self, batch: &Batch, counts: &Counts) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as i64;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
         let mut seen = vec![(0, 0); self.inputs.len()];
         for input in batch.iter() {
             let (records, bytes) = &mut seen[input.input()];
             *records += 1;
             *bytes += input.value().len() as u64;
-            self.latency
-                .observe((now - input.timestamp()).max(0) as f64 / 1000.0);
+            self.latency.observe((now - input.timestamp()).max(0) as f64 / 1000.0);
         }
         self.latency.flush();
         for (metrics, (records, bytes)) in self.inputs.iter().zip(seen) {
@@ -103,25 +96,14 @@ impl Telemetry {
             text = format!("{text}: {cause}");
             source = cause.source();
         }
-        warn!(
-            role = &*self.role_name,
-            ?pause,
-            error = text,
-            "going back to the last acknowledged record"
-        );
+        warn!(role = &*self.role_name, ?pause, error = text, "going back to the last acknowledged record");
     }
 
     pub(crate) fn rebalanced(&self, event: &str, partitions: &[Partition]) {
         self.role.rebalances(event).inc();
-        let named: Vec<String> = partitions
-            .iter()
-            .map(|place| format!("{}[{}]", self.topics[place.input], place.partition))
-            .collect();
-        info!(
-            role = &*self.role_name,
-            partitions = named.join(" "),
-            "partitions {event}"
-        );
+        let named: Vec<String> =
+            partitions.iter().map(|place| format!("{}[{}]", self.topics[place.input], place.partition)).collect();
+        info!(role = &*self.role_name, partitions = named.join(" "), "partitions {event}");
     }
 
     pub(crate) fn in_flight(&self, bytes: usize, batches: usize) {
@@ -130,13 +112,10 @@ impl Telemetry {
     }
 
     pub(crate) fn lag(&self, place: Partition, records: i64) {
-        self.metrics
-            .consumer_lag(&self.topics[place.input], place.partition)
-            .set(records);
+        self.metrics.consumer_lag(&self.topics[place.input], place.partition).set(records);
     }
 
     pub(crate) fn forget_lag(&self, place: Partition) {
-        self.metrics
-            .forget_consumer_lag(&self.topics[place.input], place.partition);
+        self.metrics.forget_consumer_lag(&self.topics[place.input], place.partition);
     }
 }

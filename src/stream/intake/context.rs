@@ -41,12 +41,7 @@ pub(crate) struct IntakeContext {
 
 impl IntakeContext {
     pub(super) fn new(shared: Shared, topics: Arc<[Arc<str>]>) -> Self {
-        IntakeContext {
-            shared,
-            topics,
-            notes: Mutex::default(),
-            closing: AtomicBool::new(false),
-        }
+        IntakeContext { shared, topics, notes: Mutex::default(), closing: AtomicBool::new(false) }
     }
 
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
@@ -73,20 +68,11 @@ impl IntakeContext {
 }
 
 impl ConsumerContext for IntakeContext {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        error: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let revoke = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS;
         if !self.closing.load(Ordering::Acquire) {
             let list = list.clone();
-            self.notes().rebalances.push_back(if revoke {
-                Rebalance::Revoke(list)
-            } else {
-                Rebalance::Assign(list)
-            });
+            self.notes().rebalances.push_back(if revoke { Rebalance::Revoke(list) } else { Rebalance::Assign(list) });
             return;
         }
         let result = match (revoke, consumer.rebalance_protocol()) {
@@ -122,19 +108,9 @@ impl ClientContext for IntakeContext {
             };
             for partition in topic.partitions.values() {
                 // What a read_committed consumer can read ends at the last stable offset.
-                let end = if partition.ls_offset >= 0 {
-                    partition.ls_offset
-                } else {
-                    partition.hi_offset
-                };
+                let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
                 if end >= 0 {
-                    notes.watermarks.insert(
-                        Partition {
-                            input,
-                            partition: partition.partition,
-                        },
-                        end,
-                    );
+                    notes.watermarks.insert(Partition { input, partition: partition.partition }, end);
                 }
             }
         }

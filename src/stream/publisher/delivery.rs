@@ -34,10 +34,7 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(count: usize, acked_tx: Sender<usize>) -> Self {
-        Slots {
-            slots: (0..count).map(|_| Slot::default()).collect(),
-            acked_tx,
-        }
+        Slots { slots: (0..count).map(|_| Slot::default()).collect(), acked_tx }
     }
 
     /// What travels through librdkafka with a message.
@@ -47,9 +44,7 @@ impl Slots {
 
     /// Starts counting a batch of `messages`; it cannot complete before it is sealed.
     pub(super) fn open(&self, slot: usize, messages: usize) {
-        self.slots[slot]
-            .remaining
-            .store(messages + 1, Ordering::Release);
+        self.slots[slot].remaining.store(messages + 1, Ordering::Release);
     }
 
     /// All messages of the batch have been handed over.
@@ -59,21 +54,12 @@ impl Slots {
 
     pub(super) fn failed(&self, slot: usize, message: usize, code: RDKafkaErrorCode) {
         // A list of plain values is whole whatever panicked while it was locked.
-        self.slots[slot]
-            .errors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((message, code));
+        self.slots[slot].errors.lock().unwrap_or_else(PoisonError::into_inner).push((message, code));
         self.count_down(slot);
     }
 
     pub(super) fn take_errors(&self, slot: usize) -> Vec<(usize, RDKafkaErrorCode)> {
-        std::mem::take(
-            &mut *self.slots[slot]
-                .errors
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut *self.slots[slot].errors.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn count_down(&self, slot: usize) {
@@ -104,9 +90,7 @@ impl ProducerContext for DeliveryContext {
         match result {
             Ok(_) => self.slots.count_down(slot),
             Err((error, _)) => {
-                let code = error
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown);
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
                 self.slots.failed(slot, message, code);
             }
         }
@@ -147,10 +131,7 @@ mod tests {
         assert!(acked_rx.try_recv().is_err());
         slots.seal(1);
         assert_eq!(acked_rx.try_recv(), Ok(1));
-        assert_eq!(
-            slots.take_errors(1),
-            [(1, RDKafkaErrorCode::MessageTimedOut)]
-        );
+        assert_eq!(slots.take_errors(1), [(1, RDKafkaErrorCode::MessageTimedOut)]);
         assert!(slots.take_errors(1).is_empty() && acked_rx.try_recv().is_err());
     }
 

@@ -15,18 +15,8 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(generation: u64, seq: u64, batch: Batch, outputs: &mut Outputs) -> Self {
-        let records = outputs
-            .messages
-            .iter()
-            .map(|message| message.record)
-            .collect();
-        Pending {
-            generation,
-            seq,
-            batch,
-            counts: std::mem::take(&mut outputs.counts),
-            records,
-        }
+        let records = outputs.messages.iter().map(|message| message.record).collect();
+        Pending { generation, seq, batch, counts: std::mem::take(&mut outputs.counts), records }
     }
 
     pub(super) fn input_of(&self, message: usize) -> Input<'_> {
@@ -34,8 +24,6 @@ impl Pending {
     }
 
     pub(super) fn places(&self) -> impl Iterator<Item = (Partition, i64)> {
-        self.batch
-            .iter()
-            .map(|input| (input.place(), input.offset()))
+        self.batch.iter().map(|input| (input.place(), input.offset()))
     }
 }

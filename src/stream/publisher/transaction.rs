@@ -39,15 +39,9 @@ impl Transaction {
 
 impl Publisher {
     /// Fences earlier producers of the same id. Waits for the broker as long as the engine runs.
-    pub(super) fn init_transactions(
-        &self,
-        producer: &ThreadedProducer<DeliveryContext>,
-    ) -> Result<(), EngineError> {
+    pub(super) fn init_transactions(&self, producer: &ThreadedProducer<DeliveryContext>) -> Result<(), EngineError> {
         self.patiently(|| producer.init_transactions(CALL_TIMEOUT))
-            .map_err(|source| EngineError::Transaction {
-                step: "init",
-                source,
-            })
+            .map_err(|source| EngineError::Transaction { step: "init", source })
     }
 
     pub(super) fn ensure_transaction(&mut self) -> Result<(), EngineError> {
@@ -65,32 +59,17 @@ impl Publisher {
             return Err(lost());
         }
         let producer = self.producer.as_ref().expect("ensured by the caller");
-        producer
-            .begin_transaction()
-            .map_err(|source| EngineError::Transaction {
-                step: "begin",
-                source,
-            })?;
-        self.transaction = Some(Transaction {
-            opened_at: Instant::now(),
-            membership,
-            batches: Vec::new(),
-        });
+        producer.begin_transaction().map_err(|source| EngineError::Transaction { step: "begin", source })?;
+        self.transaction = Some(Transaction { opened_at: Instant::now(), membership, batches: Vec::new() });
         Ok(())
     }
 
     /// Waits for all outputs, adds the offsets and commits. Every failure ends in an abort and a new generation.
     pub(super) fn commit_transaction(&mut self) {
         let started = Instant::now();
-        let producer = self
-            .producer
-            .as_ref()
-            .expect("a transaction has a producer");
+        let producer = self.producer.as_ref().expect("a transaction has a producer");
         if let Err(source) = self.patiently(|| producer.flush(CALL_TIMEOUT)) {
-            self.fail(EngineError::Transaction {
-                step: "flush",
-                source,
-            });
+            self.fail(EngineError::Transaction { step: "flush", source });
             return;
         }
         // The reports are in; each adds its batch to the transaction or fails the generation.
@@ -120,15 +99,9 @@ impl Publisher {
     }
 
     fn send_offsets_and_commit(&self, transaction: &Transaction) -> Result<(), EngineError> {
-        let producer = self
-            .producer
-            .as_ref()
-            .expect("a transaction has a producer");
+        let producer = self.producer.as_ref().expect("a transaction has a producer");
         // Batches are in order, so the last one that names a partition has its highest offset.
-        let ends = transaction
-            .batches
-            .iter()
-            .flat_map(|pending| pending.batch.spans());
+        let ends = transaction.batches.iter().flat_map(|pending| pending.batch.spans());
         let mut offsets: Vec<(super::Partition, i64)> = Vec::new();
         for (place, _, last) in ends {
             match offsets.iter_mut().find(|(known, _)| *known == place) {
@@ -137,18 +110,10 @@ impl Publisher {
             }
         }
         let offsets: TopicPartitionList = topic_partition_list(&self.inputs, &offsets);
-        self.patiently(|| {
-            producer.send_offsets_to_transaction(&offsets, &transaction.membership, CALL_TIMEOUT)
-        })
-        .map_err(|source| EngineError::Transaction {
-            step: "send offsets",
-            source,
-        })?;
+        self.patiently(|| producer.send_offsets_to_transaction(&offsets, &transaction.membership, CALL_TIMEOUT))
+            .map_err(|source| EngineError::Transaction { step: "send offsets", source })?;
         self.patiently(|| producer.commit_transaction(CALL_TIMEOUT))
-            .map_err(|source| EngineError::Transaction {
-                step: "commit",
-                source,
-            })
+            .map_err(|source| EngineError::Transaction { step: "commit", source })
     }
 
     /// Gives up the open transaction.
