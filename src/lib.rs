@@ -1,6 +1,5 @@
 //! `triaged` reads tickets and log lines from Kafka, decides which queue each belongs to, and publishes routed events.
 
-pub mod classify;
 pub mod cli;
 pub mod config;
 pub mod decode;
