@@ -2,8 +2,8 @@
 //!
 //! Results go to the standard output, logs and errors to the standard error.
 
-mod check;
 mod output;
+mod run;
 
 use std::io;
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ pub(crate) struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(check::Arguments),
+    Run(run::Arguments),
 }
 
 impl Cli {
@@ -83,7 +83,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         let globals = &self.globals;
         match self.command {
-            Command::Check(arguments) => check::run(arguments, globals),
+            Command::Run(arguments) => run::run(arguments, globals),
         }
     }
 }

@@ -6,7 +6,9 @@
 
 mod batch;
 mod client;
+mod embedded;
 mod engine;
+mod feeder;
 mod intake;
 mod output;
 mod progress;
@@ -15,7 +17,9 @@ mod stage;
 mod telemetry;
 
 pub use batch::{Batch, Input, InputIndex, Partition};
+pub use embedded::EmbeddedBroker;
 pub use engine::{EngineError, RoleSpec, run};
+pub use feeder::{Feeder, PlainRecord, StreamError, TopicReader, count_records};
 pub use output::{Counts, Headers, Outcome, Outputs, TopicId, Topics, dead_letter_header};
 pub use progress::Progress;
 pub use stage::{Stage, StageError};
