@@ -2,7 +2,6 @@
 //! value. It keeps everything in memory and writes it down every second or two and when it is told to stop, so
 //! `stop` and `restart` are the orderly kind: a broker killed outright would forget what it had acknowledged.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,12 +11,11 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::client::{self, Isolation, Reader};
+use super::client::{self, Isolation, Reader, Watch};
 use super::{fetch, free_port, signal, tail, wait_until};
 
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
-const REQUEST: Duration = Duration::from_secs(10);
 
 pub(crate) struct Broker {
     port: u16,
@@ -47,6 +45,15 @@ impl Broker {
         }
     }
 
+    pub(crate) fn delete_topics(&self, names: &[&str]) {
+        let admin: AdminClient<DefaultClientContext> =
+            client::config(&self.bootstrap()).create().expect("the client's settings are right");
+        let deleted = client::block_on(admin.delete_topics(names, &AdminOptions::new()));
+        for result in deleted.expect("the broker answers") {
+            result.expect("the topic is there");
+        }
+    }
+
     /// Publishes all records and waits until all are acknowledged.
     pub(crate) fn produce<K, V>(&self, topic: &str, records: impl IntoIterator<Item = (K, V)>)
     where
@@ -61,21 +68,14 @@ impl Broker {
         Reader::open(&self.bootstrap(), topic, isolation)
     }
 
-    /// What a group has committed, by partition; partitions without a commit are left out.
-    pub(crate) fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
-        let consumer: BaseConsumer =
-            client::config(&self.bootstrap()).set("group.id", group).create().expect("the client's settings are right");
-        client::committed(&consumer, topic, REQUEST)
+    /// Follows how much has been written to a topic.
+    pub(crate) fn watch(&self, topic: &str) -> Watch {
+        Watch::open(&self.bootstrap(), topic, "test-watch")
     }
 
-    /// The number of records in a topic, counting those of transactions that are open or were aborted, and the marks
-    /// that end transactions.
-    pub(crate) fn high_watermark(&self, topic: &str) -> i64 {
-        let consumer: BaseConsumer =
-            client::config(&self.bootstrap()).create().expect("the client's settings are right");
-        let partitions = client::partitions(&consumer, topic, REQUEST);
-        let high = |partition| consumer.fetch_watermarks(topic, partition, REQUEST).expect("the broker answers").1;
-        partitions.into_iter().map(high).sum()
+    /// Follows how far a group has committed a topic.
+    pub(crate) fn watch_group(&self, topic: &str, group: &str) -> Watch {
+        Watch::open(&self.bootstrap(), topic, group)
     }
 
     /// Stops the broker in order; its data stays.

@@ -201,7 +201,7 @@ impl Reader {
     }
 
     /// Takes one message, or the news that a partition's end was reached. Transient errors are the client's to heal.
-    fn poll(&mut self) -> Option<i32> {
+    pub(crate) fn poll(&mut self) -> Option<i32> {
         match self.consumer.poll(Duration::from_millis(50)) {
             Some(Ok(message)) => {
                 let read = Read::of(&message);
@@ -234,23 +234,55 @@ pub(crate) fn partitions<C: rdkafka::consumer::ConsumerContext>(
     found
 }
 
-/// The committed offsets of the consumer's group, by partition; partitions without a commit are left out.
-pub(crate) fn committed(consumer: &BaseConsumer, topic: &str, timeout: Duration) -> BTreeMap<i32, i64> {
-    let mut asked = TopicPartitionList::new();
-    for partition in partitions(consumer, topic, timeout) {
-        asked.add_partition(topic, partition);
+/// Asks how far a topic is written and how far a group has committed it, over one connection.
+pub(crate) struct Watch {
+    consumer: BaseConsumer<Quiet>,
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+impl Watch {
+    pub(crate) fn open(bootstrap: &str, topic: &str, group: &str) -> Watch {
+        let consumer: BaseConsumer<Quiet> = config(bootstrap)
+            .set("group.id", group)
+            .create_with_context(Quiet)
+            .expect("the client's settings are right");
+        let partitions = partitions(&consumer, topic, REQUEST);
+        Watch { consumer, topic: topic.to_owned(), partitions }
     }
-    let mut committed = None;
-    super::wait_until("the group's coordinator answers", timeout, || {
-        committed = consumer.committed_offsets(asked.clone(), timeout).ok();
-        committed.is_some()
-    });
-    let committed = committed.expect("it was just waited for");
-    let offsets = committed.elements().into_iter().filter_map(|element| match element.offset() {
-        Offset::Offset(offset) => Some((element.partition(), offset)),
-        _ => None,
-    });
-    offsets.collect()
+
+    /// The number of records in the topic, counting those of transactions that are open or were aborted, and the
+    /// marks that end transactions.
+    pub(crate) fn high_watermark(&self) -> i64 {
+        let high = |&partition: &i32| {
+            self.consumer.fetch_watermarks(&self.topic, partition, REQUEST).expect("the broker answers").1
+        };
+        self.partitions.iter().map(high).sum()
+    }
+
+    /// The committed offset by partition; partitions without a commit are left out.
+    pub(crate) fn offsets(&self) -> BTreeMap<i32, i64> {
+        let mut asked = TopicPartitionList::new();
+        for &partition in &self.partitions {
+            asked.add_partition(&self.topic, partition);
+        }
+        let mut committed = None;
+        super::wait_until("the group's coordinator answers", REQUEST, || {
+            committed = self.consumer.committed_offsets(asked.clone(), REQUEST).ok();
+            committed.is_some()
+        });
+        let committed = committed.expect("it was just waited for");
+        let offsets = committed.elements().into_iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some((element.partition(), offset)),
+            _ => None,
+        });
+        offsets.collect()
+    }
+
+    /// The sum of the committed offsets: the number of records that the group is done with.
+    pub(crate) fn committed(&self) -> i64 {
+        self.offsets().values().sum()
+    }
 }
 
 /// Runs a future of the admin client to its end.

@@ -86,6 +86,17 @@ impl Daemon {
         self.child = spawn(&self.config, &self.files.path().join("log"), true);
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop and waits until it has ended.
+    #[track_caller]
+    pub(crate) fn stop(&mut self, deadline: Duration) -> ExitStatus {
+        self.terminate();
+        self.wait(deadline)
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         signal(self.child.id(), "TERM");
