@@ -7,4 +7,8 @@
 #![allow(clippy::print_stderr, reason = "a failed test prints what the daemon logged, and the seed it used")]
 
 mod broker;
+mod delivery;
+mod outcomes;
 mod peers;
+mod setup;
+mod workload;

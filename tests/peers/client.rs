@@ -87,30 +87,50 @@ impl ProducerContext for AllAcknowledged {
     }
 }
 
+/// Publishes records; the first one that is not acknowledged fails the test.
+pub(crate) struct Publisher(ThreadedProducer<AllAcknowledged>);
+
+impl Publisher {
+    pub(crate) fn open(bootstrap: &str) -> Publisher {
+        let producer = config(bootstrap)
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "5")
+            .create_with_context(AllAcknowledged)
+            .expect("the client's settings are right");
+        Publisher(producer)
+    }
+
+    /// An empty key is none.
+    pub(crate) fn send(&self, topic: &str, key: &[u8], value: &[u8]) {
+        let mut record = BaseRecord::to(topic).payload(value);
+        if !key.is_empty() {
+            record = record.key(key);
+        }
+        while let Err((error, rejected)) = self.0.send(record) {
+            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "a test record was refused");
+            std::thread::sleep(Duration::from_millis(1));
+            record = rejected;
+        }
+    }
+
+    /// Waits until all records are acknowledged.
+    pub(crate) fn flush(&self) {
+        self.0.flush(FLUSH).expect("the test's records are published in time");
+    }
+}
+
 /// Publishes all records and waits until all are acknowledged.
 pub(crate) fn produce<K, V>(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = (K, V)>)
 where
     K: AsRef<[u8]>,
     V: AsRef<[u8]>,
 {
-    let producer: ThreadedProducer<AllAcknowledged> = config(bootstrap)
-        .set("enable.idempotence", "true")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "5")
-        .create_with_context(AllAcknowledged)
-        .expect("the client's settings are right");
+    let publisher = Publisher::open(bootstrap);
     for (key, value) in records {
-        let mut record = BaseRecord::to(topic).payload(value.as_ref());
-        if !key.as_ref().is_empty() {
-            record = record.key(key.as_ref());
-        }
-        while let Err((error, rejected)) = producer.send(record) {
-            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "a test record was refused");
-            std::thread::sleep(Duration::from_millis(1));
-            record = rejected;
-        }
+        publisher.send(topic, key.as_ref(), value.as_ref());
     }
-    producer.flush(FLUSH).expect("the test's records are published in time");
+    publisher.flush();
 }
 
 /// Reads all partitions of one topic from the start, keeping what it has read.
