@@ -10,3 +10,4 @@ pub mod readiness;
 pub mod record;
 pub mod supervisor;
 pub mod telemetry;
+pub mod rules;
