@@ -20,6 +20,7 @@ mod units;
 pub use fault::{ConfigFaults, Fault};
 pub use secret::Secret;
 pub use settings::*;
+pub(crate) use units::parse_duration;
 
 use reader::Ledger;
 use tree::{Document, Node, Origin, Table, Value};
@@ -227,7 +228,9 @@ a = 1
     #[test]
     fn a_topic_that_is_read_cannot_be_written() {
         let faults_of_output = faults("[output]\ndead_letters = \"logs\"");
-        assert!(faults_of_output.contains("config.toml:2: output.dead_letters = \"logs\": is the same topic as input[1]"));
+        assert!(
+            faults_of_output.contains("config.toml:2: output.dead_letters = \"logs\": is the same topic as input[1]")
+        );
         let text = "[output]\nescalations = \"queue-events\"\n[output.topics]\nsoc = \"dead-letters\"\n";
         let faults = faults(text);
         assert!(

@@ -8,6 +8,6 @@ pub mod metrics;
 pub mod ops;
 pub mod readiness;
 pub mod record;
+pub mod rules;
 pub mod supervisor;
 pub mod telemetry;
-pub mod rules;
