@@ -5,6 +5,7 @@
 mod check;
 mod generate;
 mod output;
+mod run;
 
 use std::io;
 use std::path::PathBuf;
@@ -82,6 +83,7 @@ pub(crate) struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Arguments),
     Check(check::Arguments),
     Generate(generate::Arguments),
 }
@@ -91,6 +93,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         let globals = &self.globals;
         match self.command {
+            Command::Run(arguments) => run::run(arguments, globals),
             Command::Check(arguments) => check::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
         }
