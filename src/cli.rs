@@ -3,8 +3,11 @@
 //! Results go to the standard output, logs and errors to the standard error.
 
 mod check;
+mod classify;
 mod generate;
 mod output;
+mod replay;
+mod rows;
 mod run;
 
 use std::io;
@@ -85,7 +88,9 @@ pub(crate) struct Globals {
 enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
+    Classify(classify::Arguments),
     Generate(generate::Arguments),
+    Replay(replay::Arguments),
 }
 
 impl Cli {
@@ -95,7 +100,9 @@ impl Cli {
         match self.command {
             Command::Run(arguments) => run::run(arguments, globals),
             Command::Check(arguments) => check::run(arguments, globals),
+            Command::Classify(arguments) => classify::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
+            Command::Replay(arguments) => replay::run(arguments, globals),
         }
     }
 }

@@ -6,7 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{Config, Fault};
-use crate::rules::{RuleFault, RuleSet};
+use crate::model::FastModel;
+use crate::record::Kind;
+use crate::rules::{Rule, RuleFault, RuleSet};
 
 use super::{FaultsListed, Globals, write_json};
 
@@ -57,6 +59,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         Ok(config) => {
             check_config(&config, &mut report);
             check_rules(&config, &mut report);
+            check_models(&config, &mut report);
         }
         Err(faults) => report.faults.extend(faults.as_slice().iter().map(config_finding)),
     }
@@ -90,12 +93,34 @@ fn check_rules(config: &Config, report: &mut Report) {
     report.warnings.extend(rules.warnings().iter().map(rule_finding));
     let faults = rules.check_examples();
     if faults.is_empty() {
-        let count = |examples: fn(&crate::rules::Rule) -> usize| rules.rules().iter().map(examples).sum::<usize>();
+        let count = |examples: fn(&Rule) -> usize| rules.rules().iter().map(examples).sum::<usize>();
         let examples = count(|rule| rule.match_examples.len() + rule.no_match_examples.len());
         let (rules, files) = (rules.rules().len(), config.rules.files.len());
         report.checked.push(format!("rules: {rules} in {files} files, {examples} examples hold"));
     }
     report.faults.extend(faults.iter().map(rule_finding));
+}
+
+fn check_models(config: &Config, report: &mut Report) {
+    for (kind, spec) in [(Kind::Ticket, &config.model.ticket), (Kind::Log, &config.model.log)] {
+        let Some(spec) = spec else {
+            report.checked.push(format!("no model for {kind} records: rules alone decide"));
+            continue;
+        };
+        match FastModel::load(spec, config.model.device) {
+            Ok(model) => {
+                let labels = model.labels().len();
+                report.checked.push(format!("model of {kind} records: {}, {labels} labels", model.id()));
+            }
+            Err(error) => report.faults.push(Finding {
+                part: "models",
+                place: Some(spec.clone()),
+                key: Some(format!("model.{kind}")),
+                value: None,
+                problem: format!("{:#}", anyhow::Error::from(error)),
+            }),
+        }
+    }
 }
 
 fn config_finding(fault: &Fault) -> Finding {

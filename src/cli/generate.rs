@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use crate::config::parse_duration;
+use crate::config::{Config, parse_duration};
 use crate::generate::{Generated, Generator, GeneratorSettings, Timeline, Truth};
-use crate::record::rfc3339;
+use crate::record::{Kind, rfc3339};
+use crate::stream::{Feeder, PlainRecord};
 
 use super::{Globals, UsageError};
 
 /// Records are written in slices of this length; shorter ones would only cost system calls.
 const SLICE: Duration = Duration::from_millis(10);
+/// How long the broker may take to acknowledge the last records.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
 const MILLIS_PER_DAY: f64 = 86_400_000.0;
 
 /// Write a realistic stream of tickets and log lines
@@ -24,7 +27,7 @@ const MILLIS_PER_DAY: f64 = 86_400_000.0;
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
                              triaged generate --count 1000\n  \
-                             triaged generate --rate 500 --duration 1m --seed 7\n  \
+                             triaged generate --rate 500 --duration 1m --kafka --config my.toml\n  \
                              triaged generate --count 100000 --history 30d --json")]
 pub(super) struct Arguments {
     /// End after this many records
@@ -55,6 +58,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SHARE", default_value_t = 0.002, value_parser = share)]
     broken: f64,
 
+    /// Write to the input topics of the configuration instead of the standard output
+    #[arg(long)]
+    kafka: bool,
+
     /// Spread the records over this much of the past, busy by day and quiet by night; needs --count
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "count", conflicts_with_all = ["rate", "duration"])]
     history: Option<Duration>,
@@ -63,8 +70,11 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
     globals.log_warnings();
     let generator = Generator::new(arguments.seed, settings(&arguments)?);
-    let mut out = BufWriter::new(io::stdout().lock());
     let pace = Pace { count: arguments.count, duration: arguments.duration, rate: arguments.rate };
+    if arguments.kafka {
+        return write_to_kafka(&globals.load_config()?, &arguments, &pace, generator);
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
     let json = globals.json;
     pace.drive(generator, |slice| {
         for record in slice {
@@ -78,6 +88,38 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         out.flush()?;
         Ok(())
     })
+}
+
+/// Each record goes to the first input topic of its kind.
+fn write_to_kafka(
+    config: &Config,
+    arguments: &Arguments,
+    pace: &Pace,
+    generator: Generator,
+) -> anyhow::Result<()> {
+    let topic_of = |kind: Kind| {
+        let input = config.inputs.iter().find(|input| input.decode.kind == kind);
+        input.map(|input| &*input.topic).ok_or_else(|| UsageError(format!("no input topic is of kind {kind}")))
+    };
+    let tickets = if arguments.tickets > 0.0 { topic_of(Kind::Ticket)? } else { "" };
+    let logs = if arguments.tickets < 1.0 { topic_of(Kind::Log)? } else { "" };
+    let feeder = Feeder::connect(&config.kafka, &config.stream)?;
+    pace.drive(generator, |slice| {
+        for record in slice {
+            let topic = if record.kind == Kind::Ticket { tickets } else { logs };
+            let plain = PlainRecord {
+                key: record.key.as_ref().map(|key| key.clone().into_bytes()),
+                value: Some(record.value.clone()),
+                headers: Vec::new(),
+                timestamp: Some(record.occurred_at),
+            };
+            feeder.send(topic, &plain)?;
+        }
+        Ok(())
+    })?;
+    feeder.flush(ACKNOWLEDGED_WITHIN)?;
+    writeln!(io::stderr(), "{} records written to {}", feeder.delivered(), config.kafka.brokers)?;
+    Ok(())
 }
 
 fn settings(arguments: &Arguments) -> Result<GeneratorSettings, UsageError> {
