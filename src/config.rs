@@ -20,6 +20,7 @@ mod units;
 pub use fault::{ConfigFaults, Fault};
 pub use secret::Secret;
 pub use settings::*;
+pub(crate) use units::parse_duration;
 
 use reader::Ledger;
 use tree::{Document, Node, Origin, Table, Value};
