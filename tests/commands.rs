@@ -101,8 +101,7 @@ fn rule_faults_are_listed_with_their_lines() {
     let rule = "[[rule]]\nid = \"a\"\ndescription = \"x\"\nkind = \"log\"\nany = [\"reboot\"]\nqueue = \"ops\"\n\
                 match = [\"nothing of the kind\"]\n";
     file(&folder, "rules.toml", rule);
-    let config =
-        file(&folder, "my.toml", "[rules]\nfiles = [\"rules.toml\"]\n[model]\nticket = \"\"\nlog = \"\"\n");
+    let config = file(&folder, "my.toml", "[rules]\nfiles = [\"rules.toml\"]\n[model]\nticket = \"\"\nlog = \"\"\n");
     let output = output(&["check", "--config", config.to_str().expect("a readable path")], "");
     let found = text(&output.stdout);
     assert_eq!(output.status.code(), Some(2), "{found}");
@@ -156,11 +155,8 @@ fn generated_records_are_classified() {
 
 #[test]
 fn a_reader_that_has_enough_is_no_failure() {
-    let mut child = triaged(&["generate"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
+    let mut child =
+        triaged(&["generate"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("the program ends");
     assert!(output.status.success(), "{:?}", output.status);

@@ -197,12 +197,8 @@ impl Session {
     }
 
     fn classify_row<'a>(&'a self, file: &'a str, row: &'a Row, now: i64, scratch: &mut Scratch) -> Outcome<'a> {
-        let unreadable = |reject: Reject| Unreadable {
-            file,
-            line: row.line,
-            reason: reject.reason(),
-            error: reject.to_string(),
-        };
+        let unreadable =
+            |reject: Reject| Unreadable { file, line: row.line, reason: reject.reason(), error: reject.to_string() };
         let record = self.decoder.decode(&row.value, now).map_err(unreadable)?;
         let verdict = self.classifier.classify(&record, scratch);
         let indicators = if self.indicators { indicators::extract(record.text()) } else { Indicators::default() };
@@ -260,8 +256,18 @@ struct Sink<W: Write> {
 }
 
 const CSV_HEADER: [&str; 12] = [
-    "file", "line", "kind", "ticket_id", "queue", "category", "priority", "confidence", "routing", "decided_by",
-    "action", "error",
+    "file",
+    "line",
+    "kind",
+    "ticket_id",
+    "queue",
+    "category",
+    "priority",
+    "confidence",
+    "routing",
+    "decided_by",
+    "action",
+    "error",
 ];
 
 impl<W: Write> Sink<W> {

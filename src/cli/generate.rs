@@ -91,12 +91,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
 }
 
 /// Each record goes to the first input topic of its kind.
-fn write_to_kafka(
-    config: &Config,
-    arguments: &Arguments,
-    pace: &Pace,
-    generator: Generator,
-) -> anyhow::Result<()> {
+fn write_to_kafka(config: &Config, arguments: &Arguments, pace: &Pace, generator: Generator) -> anyhow::Result<()> {
     let topic_of = |kind: Kind| {
         let input = config.inputs.iter().find(|input| input.decode.kind == kind);
         input.map(|input| &*input.topic).ok_or_else(|| UsageError(format!("no input topic is of kind {kind}")))
