@@ -4,6 +4,7 @@
 
 mod check;
 mod classify;
+mod demo;
 mod generate;
 mod output;
 mod replay;
@@ -88,6 +89,7 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Demo(demo::Arguments),
     Check(check::Arguments),
     Classify(classify::Arguments),
     Generate(generate::Arguments),
@@ -100,6 +102,7 @@ impl Cli {
         let globals = &self.globals;
         match self.command {
             Command::Run(arguments) => run::run(arguments, globals),
+            Command::Demo(arguments) => demo::run(arguments, globals),
             Command::Check(arguments) => check::run(arguments, globals),
             Command::Classify(arguments) => classify::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
