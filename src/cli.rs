@@ -20,6 +20,7 @@ use std::sync::LazyLock;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigFaults, LogFormat};
+use crate::stream::{self, PropertyFaults};
 use crate::telemetry;
 
 pub(crate) use output::{Format, write_json};
@@ -114,7 +115,14 @@ impl Cli {
 }
 
 impl Globals {
-    pub(crate) fn load_config(&self) -> Result<Config, ConfigFaults> {
+    /// The configuration, with the properties that are meant for librdkafka checked by librdkafka.
+    pub(crate) fn load_config(&self) -> anyhow::Result<Config> {
+        let config = self.load_config_without_properties()?;
+        stream::check_properties(&config.kafka)?;
+        Ok(config)
+    }
+
+    fn load_config_without_properties(&self) -> Result<Config, ConfigFaults> {
         Config::load(self.config.as_deref())
     }
 
@@ -159,7 +167,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     output::write_error(error);
-    if error.is::<ConfigFaults>() || error.is::<UsageError>() {
+    if error.is::<ConfigFaults>() || error.is::<PropertyFaults>() || error.is::<UsageError>() {
         ExitCode::from(EXIT_USAGE)
     } else {
         ExitCode::from(EXIT_FAILURE)

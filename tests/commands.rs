@@ -122,7 +122,7 @@ fn mistakes_on_the_command_line_exit_with_2_and_name_what_is_known() {
         (vec!["chekc"], "check"),
         (vec!["run", "--role", "clasify"], "classify"),
         (vec!["classify", "--topic", "nowhere"], "the inputs are tickets, logs"),
-        (vec!["generate", "--rate", "-1"], "expected a number above 0"),
+        (vec!["generate", "--rate", "0"], "expected a number above 0"),
         (vec!["replay", "--to", "dead-letters"], "must not be the topic of the dead letters itself"),
         (vec!["check", "--config", "/nonexistent.toml"], "cannot read the file"),
     ] {

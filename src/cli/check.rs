@@ -9,6 +9,7 @@ use crate::config::{Config, Fault};
 use crate::model::FastModel;
 use crate::record::Kind;
 use crate::rules::{Rule, RuleFault, RuleSet};
+use crate::stream::{PropertyFaults, check_properties};
 
 use super::{FaultsListed, Globals, write_json};
 
@@ -55,7 +56,7 @@ struct Finding {
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
     globals.log_warnings();
     let mut report = Report::default();
-    match globals.load_config() {
+    match globals.load_config_without_properties() {
         Ok(config) => {
             check_config(&config, &mut report);
             check_rules(&config, &mut report);
@@ -75,6 +76,15 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
 fn check_config(config: &Config, report: &mut Report) {
     let topics: Vec<&str> = config.inputs.iter().map(|input| &*input.topic).collect();
     report.checked.push(format!("configuration: reads {} from {}", topics.join(", "), config.kafka.brokers));
+    if let Err(PropertyFaults(faults)) = check_properties(&config.kafka) {
+        report.faults.extend(faults.into_iter().map(|fault| Finding {
+            part: "config",
+            place: None,
+            key: Some(format!("kafka.properties.\"{}\"", fault.name)),
+            value: None,
+            problem: fault.problem,
+        }));
+    }
     let warnings = config.warnings().into_iter();
     report.warnings.extend(warnings.map(|problem| Finding {
         part: "config",
@@ -149,15 +159,17 @@ fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     let findings = [("warning", &report.warnings), ("fault", &report.faults)];
     for (word, finding) in findings.into_iter().flat_map(|(word, list)| list.iter().map(move |one| (word, one))) {
-        write!(out, "{word:<8} ")?;
-        for part in finding.place.iter().chain(&finding.key) {
-            write!(out, "{part}: ")?;
-        }
-        match &finding.value {
-            Some(value) => writeln!(out, "{value}: {}", finding.problem)?,
-            None => writeln!(out, "{}", finding.problem)?,
-        }
+        let place = finding.place.iter().map(|place| format!("{place}: ")).collect::<String>();
+        let key = match (&finding.key, &finding.value) {
+            (Some(key), Some(value)) => format!("{key} = {value}: "),
+            (Some(key), None) => format!("{key}: "),
+            (None, _) => String::new(),
+        };
+        writeln!(out, "{word:<8} {place}{key}{}", finding.problem)?;
     }
     let (faults, warnings) = (report.faults.len(), report.warnings.len());
-    writeln!(out, "{}: {faults} faults, {warnings} warnings", if report.ok { "good" } else { "not good" })
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let verdict = if report.ok { "good" } else { "not good" };
+    let (s_of_faults, s_of_warnings) = (plural(faults), plural(warnings));
+    writeln!(out, "{verdict}: {faults} fault{s_of_faults}, {warnings} warning{s_of_warnings}")
 }
