@@ -20,6 +20,7 @@ mod units;
 pub use fault::{ConfigFaults, Fault};
 pub use secret::Secret;
 pub use settings::*;
+pub(crate) use units::parse_duration;
 
 use reader::Ledger;
 use tree::{Document, Node, Origin, Table, Value};
@@ -161,7 +162,7 @@ mod tests {
     fn the_defaults_are_a_configuration() {
         let config = Config::from_toml("").unwrap();
         assert_eq!(config.kafka.brokers, "localhost:9092");
-        assert_eq!(config.stream.batch_age, Duration::from_millis(50));
+        assert_eq!(config.stream.batch_age, Duration::from_millis(10));
         assert_eq!(config.stream.batch_bytes, 1 << 20);
         assert!(config.stream.workers > 0 && !config.kafka.instance.is_empty());
         let topics: Vec<(&str, Kind)> = config.inputs.iter().map(|input| (&*input.topic, input.decode.kind)).collect();

@@ -1,4 +1,4 @@
-//! The prefilter: rule files → `RuleSet` → `Prefilter`. Pure, apart from
+//! The prefilter: rule files → `RuleSet` → `Prefilter`, and the indicators of compromise in a text. Pure, apart from
 //! reading the rule files.
 //!
 //! A record's kind, source and text arrive; a `RuleVerdict` leaves, which may decide the record (queue, category, drop
@@ -8,12 +8,15 @@
 mod cost;
 mod fault;
 mod file;
+pub mod indicators;
 mod pattern;
 mod prefilter;
 mod required;
 mod rule;
 mod scanner;
 mod set;
+#[cfg(test)]
+mod shipped;
 
 pub use fault::{Problem, RuleFault};
 pub use pattern::Pattern;

@@ -6,16 +6,22 @@
 
 mod batch;
 mod client;
+mod embedded;
 mod engine;
+mod feeder;
 mod intake;
 mod output;
 mod progress;
+mod properties;
 mod publisher;
 mod stage;
 mod telemetry;
 
 pub use batch::{Batch, Input, InputIndex, Partition};
+pub use embedded::EmbeddedBroker;
 pub use engine::{EngineError, RoleSpec, run};
+pub use feeder::{Feeder, PlainRecord, StreamError, TopicReader, count_records};
 pub use output::{Counts, Headers, Outcome, Outputs, TopicId, Topics, dead_letter_header};
 pub use progress::Progress;
+pub use properties::{PropertyFault, PropertyFaults, check_properties};
 pub use stage::{Stage, StageError};

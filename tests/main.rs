@@ -7,6 +7,7 @@
 #![allow(clippy::print_stderr, reason = "a failed test prints what the daemon logged, and the seed it used")]
 
 mod broker;
+mod commands;
 mod delivery;
 mod outcomes;
 mod peers;
