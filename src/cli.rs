@@ -10,6 +10,7 @@ mod output;
 mod replay;
 mod rows;
 mod run;
+mod train;
 
 use std::io;
 use std::path::PathBuf;
@@ -94,6 +95,7 @@ enum Command {
     Classify(classify::Arguments),
     Generate(generate::Arguments),
     Replay(replay::Arguments),
+    Train(train::TrainArgs),
 }
 
 impl Cli {
@@ -107,6 +109,7 @@ impl Cli {
             Command::Classify(arguments) => classify::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
             Command::Replay(arguments) => replay::run(arguments, globals),
+            Command::Train(arguments) => train::run(&arguments),
         }
     }
 }

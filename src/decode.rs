@@ -32,6 +32,9 @@ use crate::record::{Kind, LogLine, Priority, Record, Ticket};
 use fields::FieldTree;
 use time::Reference;
 
+/// 9999-12-30T23:59:59.999Z: an event may lie a day ahead of it and is still a time that RFC 3339 can write.
+const LATEST_MS: i64 = 253_402_214_399_999;
+
 /// Nested objects that serde_json itself can follow are bounded by 128; a larger limit than this has no effect.
 const MAX_JSON_DEPTH: usize = 120;
 
@@ -60,6 +63,19 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// All that `reason` can answer.
+    pub const REASONS: [&'static str; 9] = [
+        "too_large",
+        "invalid_utf8",
+        "broken_json",
+        "too_deep",
+        "not_an_object",
+        "missing_text",
+        "empty",
+        "bad_syslog",
+        "bad_cef",
+    ];
+
     /// A name out of a small fixed set: a metric's label and a dead letter's header.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -114,7 +130,8 @@ impl Decoder {
 
     /// Decodes one value. `kafka_timestamp_ms` stands in for an event time that the value does not tell, supplies
     /// the year where a format has none, and is what "in the future" is measured against; where Kafka has no
-    /// timestamp the caller passes its own clock.
+    /// timestamp the caller passes its own clock. A producer can set any timestamp; what lies outside of 1970 to 9999
+    /// is taken for the nearest time inside.
     pub fn decode<'a>(&self, payload: &'a [u8], kafka_timestamp_ms: i64) -> Result<Record<'a>, Reject> {
         if payload.len() > self.max_record_bytes {
             return Err(Reject::TooLarge { bytes: payload.len(), limit: self.max_record_bytes });
@@ -124,7 +141,8 @@ impl Decoder {
         if text.is_empty() {
             return Err(Reject::Empty);
         }
-        let reference = Reference { now_ms: kafka_timestamp_ms, utc_offset: self.default_utc_offset };
+        let now_ms = kafka_timestamp_ms.clamp(0, LATEST_MS);
+        let reference = Reference { now_ms, utc_offset: self.default_utc_offset };
         let parts = match self.format {
             Format::Json => self.json(text, reference)?,
             Format::Text => plain(text, reference),
@@ -383,6 +401,7 @@ mod tests {
     #[test]
     fn every_reason_occurs() {
         use Format::{Auto, Cef, Json, Syslog, Text};
+        let mut seen = std::collections::BTreeSet::new();
         for (format, value, expected) in [
             (Text, &[b'x'; 4097][..], "too_large"),
             (Text, b"caf\xe9", "invalid_utf8"),
@@ -403,7 +422,9 @@ mod tests {
             (Cef, b"<34>Jan 24 09:07:54 fw CEF:0|a|b", "bad_cef"),
         ] {
             assert_eq!(reason(Kind::Log, format, value), expected, "{}", String::from_utf8_lossy(value));
+            seen.insert(expected);
         }
+        assert_eq!(seen, std::collections::BTreeSet::from(Reject::REASONS));
     }
 
     #[test]
@@ -493,8 +514,8 @@ mod tests {
                 Ok(record) => {
                     prop_assert!(value.len() <= 64);
                     prop_assert!(!record.text().trim().is_empty());
-                    let occurred_at = record.occurred_at();
-                    prop_assert!(occurred_at == now || occurred_at <= now.saturating_add(86_400_000));
+                    let now = now.clamp(0, LATEST_MS);
+                    prop_assert!((0..=now + 86_400_000).contains(&record.occurred_at()));
                 }
                 Err(reject) => prop_assert!(value.len() <= 64 || reject.reason() == "too_large"),
             }

@@ -12,6 +12,8 @@ pub mod ops;
 pub mod readiness;
 pub mod record;
 pub mod rules;
+#[cfg(test)]
+mod schemas;
 pub mod stream;
 pub mod supervisor;
 pub mod telemetry;

@@ -179,9 +179,9 @@ impl Classifier {
     }
 
     fn ask(&self, model: &FastModel, record: &Record<'_>, scratch: &mut Scratch) -> Answer {
-        let prediction = model.classify(record, &mut scratch.model);
-        let mut ranked: Vec<(u32, f32)> =
-            prediction.probabilities.iter().enumerate().map(|(label, &p)| (label as u32, p)).collect();
+        model.classify(record, &mut scratch.model);
+        let probabilities = scratch.model.probabilities().iter().enumerate();
+        let mut ranked: Vec<(u32, f32)> = probabilities.map(|(label, &p)| (label as u32, p)).collect();
         let keep = self.decider.ranked_labels().min(ranked.len());
         ranked.select_nth_unstable_by(keep - 1, |a, b| b.1.total_cmp(&a.1));
         ranked.truncate(keep);

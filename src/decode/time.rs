@@ -33,7 +33,7 @@ const SECONDS_END: i64 = 100_000_000_000;
 /// What a time is read against.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reference {
-    /// Kafka's timestamp.
+    /// Kafka's timestamp, from 1970 to 9999.
     pub(super) now_ms: i64,
     /// Seconds east of UTC for times that name no zone.
     pub(super) utc_offset: i32,
