@@ -12,4 +12,5 @@ mod delivery;
 mod outcomes;
 mod peers;
 mod setup;
+mod tools;
 mod workload;
