@@ -2,16 +2,25 @@
 //!
 //! Results go to the standard output, logs and errors to the standard error.
 
+mod check;
+mod classify;
+mod demo;
+mod generate;
 mod output;
+mod replay;
+mod rows;
 mod run;
+mod train;
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigFaults, LogFormat};
+use crate::stream::{self, PropertyFaults};
 use crate::telemetry;
 
 pub(crate) use output::{Format, write_json};
@@ -21,19 +30,24 @@ const EXIT_FAILURE: u8 = 1;
 /// The command line or the configuration is wrong; clap itself exits with this too.
 const EXIT_USAGE: u8 = 2;
 
-const LONG_VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
-    "\nlicence: ",
-    env!("CARGO_PKG_LICENSE"),
-    "\nsource:  ",
-    env!("CARGO_PKG_REPOSITORY"),
-);
+/// What `--version` tells for a bug report; packagers name the commit in `TRIAGED_COMMIT` when they compile.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{}\ncommit: {}\nsystem: {} {}\nbuild:  {}",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("TRIAGED_COMMIT").unwrap_or("not recorded"),
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        if cfg!(debug_assertions) { "debug" } else { "release" },
+    )
+});
 
 /// Routes tickets and log lines from Kafka to the queues they belong to
 #[derive(Debug, Parser)]
 #[command(
     name = "triaged",
     version,
+    long_version = LONG_VERSION.as_str(),
     disable_help_subcommand = true,
     arg_required_else_help = true,
     max_term_width = 100,
@@ -76,6 +90,12 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Demo(demo::Arguments),
+    Check(check::Arguments),
+    Classify(classify::Arguments),
+    Generate(generate::Arguments),
+    Replay(replay::Arguments),
+    Train(train::TrainArgs),
 }
 
 impl Cli {
@@ -84,12 +104,25 @@ impl Cli {
         let globals = &self.globals;
         match self.command {
             Command::Run(arguments) => run::run(arguments, globals),
+            Command::Demo(arguments) => demo::run(arguments, globals),
+            Command::Check(arguments) => check::run(arguments, globals),
+            Command::Classify(arguments) => classify::run(arguments, globals),
+            Command::Generate(arguments) => generate::run(arguments, globals),
+            Command::Replay(arguments) => replay::run(arguments, globals),
+            Command::Train(arguments) => train::run(&arguments),
         }
     }
 }
 
 impl Globals {
-    pub(crate) fn load_config(&self) -> Result<Config, ConfigFaults> {
+    /// The configuration, with the properties that are meant for librdkafka checked by librdkafka.
+    pub(crate) fn load_config(&self) -> anyhow::Result<Config> {
+        let config = self.load_config_without_properties()?;
+        stream::check_properties(&config.kafka)?;
+        Ok(config)
+    }
+
+    fn load_config_without_properties(&self) -> Result<Config, ConfigFaults> {
         Config::load(self.config.as_deref())
     }
 
@@ -134,7 +167,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     output::write_error(error);
-    if error.is::<ConfigFaults>() || error.is::<UsageError>() {
+    if error.is::<ConfigFaults>() || error.is::<PropertyFaults>() || error.is::<UsageError>() {
         ExitCode::from(EXIT_USAGE)
     } else {
         ExitCode::from(EXIT_FAILURE)

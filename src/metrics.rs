@@ -5,6 +5,7 @@
 
 mod process;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -293,6 +294,48 @@ impl Metrics {
         self.0.model_info.with_label_values(&[kind.as_str(), id]).set(1);
     }
 
+    /// The present values of a counter or gauge family with their labels, for the live view of the demo.
+    pub fn values(&self, family: &str) -> Vec<(BTreeMap<String, String>, f64)> {
+        let families = self.0.registry.gather();
+        let metrics = families.iter().filter(|found| found.name() == family).flat_map(|found| found.get_metric());
+        metrics
+            .map(|metric| {
+                let labels = metric.get_label().iter();
+                let labels = labels.map(|label| (label.name().to_owned(), label.value().to_owned())).collect();
+                // A family is of one type; the other value is zero.
+                (labels, metric.get_counter().get_value() + metric.get_gauge().get_value())
+            })
+            .collect()
+    }
+
+    /// The `q`-quantile of a histogram family over all its labels, by linear interpolation within a bucket as
+    /// Prometheus' `histogram_quantile` does it; `None` without observations.
+    pub fn quantile(&self, family: &str, q: f64) -> Option<f64> {
+        let families = self.0.registry.gather();
+        let metrics = families.iter().filter(|found| found.name() == family).flat_map(|found| found.get_metric());
+        let mut buckets: Vec<(f64, f64)> = Vec::new();
+        for metric in metrics {
+            for bucket in metric.get_histogram().get_bucket() {
+                match buckets.iter_mut().find(|(bound, _)| *bound == bucket.upper_bound()) {
+                    Some((_, count)) => *count += bucket.cumulative_count() as f64,
+                    None => buckets.push((bucket.upper_bound(), bucket.cumulative_count() as f64)),
+                }
+            }
+        }
+        buckets.retain(|(bound, _)| bound.is_finite());
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let total = buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
+        let rank = q.clamp(0.0, 1.0) * total;
+        let (mut low, mut below) = (0.0, 0.0);
+        for (high, count) in buckets {
+            if count >= rank && count > below {
+                return Some(low + (high - low) * ((rank - below) / (count - below)).max(0.0));
+            }
+            (low, below) = (high, count);
+        }
+        Some(low)
+    }
+
     /// Everything in Prometheus' text format, version 0.0.4.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -445,5 +488,17 @@ mod tests {
             assert!(name.starts_with("triaged_") || name.starts_with("process_"), "{name}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
         }
+    }
+
+    #[test]
+    fn quantiles_are_interpolated_within_their_bucket() {
+        let metrics = Metrics::new();
+        assert_eq!(metrics.quantile("triaged_batch_records", 0.5), None);
+        let role = metrics.role("classify");
+        for _ in 0..100 {
+            role.batch_records.observe(1.0);
+        }
+        let median = metrics.quantile("triaged_batch_records", 0.5).expect("there are observations");
+        assert!(median > 0.0 && median <= 1.0, "{median}");
     }
 }

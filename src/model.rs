@@ -1,31 +1,21 @@
-//! Placeholder until the fast model lands.
-use crate::config::DeviceKind;
-use crate::record::Record;
-use std::sync::Arc;
-#[derive(Debug, thiserror::Error)]
-#[error("no models yet")]
-pub struct PackageError;
-#[derive(Debug)]
-pub struct FastModel {
-    labels: Vec<Arc<str>>,
-}
-#[derive(Debug, Default)]
-pub struct Scratch;
-#[derive(Debug)]
-pub struct Prediction<'a> {
-    pub probabilities: &'a [f32],
-}
-impl FastModel {
-    pub fn load(_: &str, _: DeviceKind) -> Result<Self, PackageError> {
-        Err(PackageError)
-    }
-    pub fn labels(&self) -> &[Arc<str>] {
-        &self.labels
-    }
-    pub fn id(&self) -> &str {
-        ""
-    }
-    pub fn classify<'a>(&self, _: &Record<'_>, _: &'a mut Scratch) -> Prediction<'a> {
-        Prediction { probabilities: &[] }
-    }
-}
+//! What a model is: a package on disk, the features it reads, its Burn module, serving, training and evaluation.
+
+mod calibration;
+mod corpus;
+pub mod dataset;
+pub mod evaluation;
+mod explain;
+mod fast;
+mod features;
+mod head;
+mod package;
+mod sparse;
+mod tables;
+pub mod train;
+
+pub use explain::Reason;
+pub use fast::{FastModel, Prediction, Scratch};
+pub use features::{FeatureSettings, MAX_TEXT_BYTES};
+pub use package::{
+    DataSource, MANIFEST_FILE, Manifest, PackageError, Reproduce, Thresholds, WEIGHTS_FILE, WeightsFile,
+};

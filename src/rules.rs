@@ -15,6 +15,8 @@ mod required;
 mod rule;
 mod scanner;
 mod set;
+#[cfg(test)]
+mod shipped;
 
 pub use fault::{Problem, RuleFault};
 pub use pattern::Pattern;

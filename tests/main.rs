@@ -7,8 +7,10 @@
 #![allow(clippy::print_stderr, reason = "a failed test prints what the daemon logged, and the seed it used")]
 
 mod broker;
+mod commands;
 mod delivery;
 mod outcomes;
 mod peers;
 mod setup;
+mod tools;
 mod workload;

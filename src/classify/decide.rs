@@ -185,7 +185,7 @@ impl Decider {
             decided_by: match (escalating_rule, opinion) {
                 (_, Some(opinion)) => opinion.decided_by,
                 (Some(id), None) => DecidedBy::Rule(id),
-                (None, None) => DecidedBy::Fast,
+                (None, None) => DecidedBy::Nobody,
             },
             alternatives,
             tags: rule.tags,

@@ -14,6 +14,8 @@ use super::units::parse_utc_offset;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
+/// Half of the transaction time-out, so that the outputs of a full interval can still be acknowledged.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 /// librdkafka takes its fetch queue's limit in KiB, at most 2 GiB.
 const MOST_PREFETCH: usize = (2 << 30) - 1024;
 /// Brokers refuse larger messages (`socket.request.max.bytes` is 100 MiB by default).
@@ -54,6 +56,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
         }
     });
     check_topics(&config, ledger);
+    check_transactions(&config, ledger);
     check_sizes(&config, ledger);
     config
 }
@@ -327,6 +330,15 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         if ledger.sound(&[key]) {
             ledger.fault(key, format!("is the same topic as {other}: events would be classified again for ever"));
         }
+    }
+}
+
+/// A transaction that is open for longer than the broker allows is aborted, again and again.
+fn check_transactions(config: &Config, ledger: &mut Ledger) {
+    let key = "stream.commit_interval";
+    let exactly_once = config.kafka.delivery == Delivery::ExactlyOnce;
+    if exactly_once && config.stream.commit_interval > LONGEST_TRANSACTION && ledger.sound(&[key]) {
+        ledger.fault(key, format!("must not be longer than {}s with exactly_once", LONGEST_TRANSACTION.as_secs()));
     }
 }
 

@@ -7,13 +7,13 @@ use super::secret::Secret;
 use super::settings::{Delivery, KafkaSettings};
 use super::tree::{Node, Value};
 
-/// librdkafka's own statistics are expensive below this interval (librdkafka#2604).
+/// librdkafka's statistics, which the consumer lag comes from, are expensive below this interval (librdkafka#2604).
 const LEAST_STATISTICS_INTERVAL_MS: i64 = 10_000;
 /// A password file is a line; anything larger is the wrong file.
 const LARGEST_SECRET_FILE: usize = 64 << 10;
 
 /// Properties that delivery depends on, with what to do instead.
-const RESERVED: [(&str, &str); 26] = [
+const RESERVED: [(&str, &str); 24] = [
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
     ("group.id", "set kafka.group_prefix"),
@@ -37,9 +37,7 @@ const RESERVED: [(&str, &str); 26] = [
     ("offset.store.method", "offsets are kept in Kafka"),
     ("enable.partition.eof", "the engine does not use it"),
     ("queued.max.messages.kbytes", "set stream.max_prefetch_bytes"),
-    ("dr_cb", "it is not a property"),
-    ("rebalance_cb", "it is not a property"),
-    ("oauthbearer_token_refresh_cb", "set kafka.oauth.token_file"),
+    ("queue.buffering.max.kbytes", "set stream.max_in_flight_bytes"),
 ];
 
 pub(super) fn read_kafka(section: &mut Section<'_>, environment: &BTreeMap<String, String>) -> KafkaSettings {
@@ -117,9 +115,9 @@ fn property_value(name: &str, node: Node, environment: &BTreeMap<String, String>
     if value.is_empty() && is_confidential(name) {
         return Err("must not be empty".to_owned());
     }
-    let too_frequent = |interval: i64| interval != 0 && interval < LEAST_STATISTICS_INTERVAL_MS;
+    let too_frequent = |interval: i64| interval < LEAST_STATISTICS_INTERVAL_MS;
     if name == "statistics.interval.ms" && value.parse().is_ok_and(too_frequent) {
-        return Err(format!("must be 0 or at least {LEAST_STATISTICS_INTERVAL_MS}: statistics cost throughput"));
+        return Err(format!("must be at least {LEAST_STATISTICS_INTERVAL_MS}: statistics cost throughput"));
     }
     Ok(value)
 }

@@ -29,55 +29,73 @@ const SCHEMES: [&str; 10] = ["http", "https", "ftp", "ftps", "sftp", "smb", "ws"
 
 /// Finds the indicators of a text, each normalised, sorted and unique.
 pub fn extract(text: &str) -> Indicators {
-    match refang::refang(text) {
-        Some(refanged) => Finder::new(&refanged.text, &refanged.places).find(),
-        None => Finder::new(text, &[]).find(),
-    }
+    Finder::new(text, None).find().unwrap_or_else(|Defanged| {
+        let refanged = refang::refang(text);
+        Finder::new(&refanged.text, Some(&refanged.places)).find().unwrap_or_default()
+    })
 }
+
+/// The text must be restored first.
+struct Defanged;
 
 struct Finder<'t> {
     text: &'t str,
     bytes: &'t [u8],
-    /// Offsets in `text` at which something was restored; a host there is one for sure.
-    defanged: &'t [usize],
+    /// Offsets in `text` at which something was restored, once that is done; a host there is one for sure.
+    restored: Option<&'t [usize]>,
     /// What lies before belongs to something that was read already.
     taken: usize,
+    /// Something is defanged that was not restored.
+    defanged: bool,
     found: Indicators,
 }
 
-const fn trigger_table() -> [bool; 256] {
-    let mut table = [false; 256];
-    table[b':' as usize] = true;
-    table[b'.' as usize] = true;
-    table[b'@' as usize] = true;
-    table[b'-' as usize] = true;
-    table
-}
+/// Bits of `CLASSES`: bytes at which to stop, and bytes of host names.
+const STOP: u8 = 1;
+const HOST: u8 = 2;
 
-static IS_TRIGGER: [bool; 256] = trigger_table();
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let is = byte as u8;
+        if matches!(is, b':' | b'.' | b'@' | b'-' | b'[' | b'(' | b'{') {
+            classes[byte] |= STOP;
+        }
+        if is.is_ascii_alphanumeric() || matches!(is, b'_' | b'-' | b'.') {
+            classes[byte] |= HOST;
+        }
+        byte += 1;
+    }
+    classes
+};
 
 impl<'t> Finder<'t> {
-    fn new(text: &'t str, defanged: &'t [usize]) -> Self {
-        Self { text, bytes: text.as_bytes(), defanged, taken: 0, found: Indicators::default() }
+    fn new(text: &'t str, restored: Option<&'t [usize]>) -> Self {
+        Self { text, bytes: text.as_bytes(), restored, taken: 0, defanged: false, found: Indicators::default() }
     }
 
-    fn find(mut self) -> Indicators {
+    fn find(mut self) -> Result<Indicators, Defanged> {
         let mut from = 0;
-        while let Some(offset) = self.bytes[from..].iter().position(|byte| IS_TRIGGER[usize::from(*byte)]) {
+        while let Some(offset) = self.bytes[from..].iter().position(|byte| CLASSES[usize::from(*byte)] & STOP != 0) {
             let at = from + offset;
             // Each returns where to go on, always behind `at`.
             from = match self.bytes[at] {
                 b':' => self.colon(at),
                 b'.' => self.dot(at),
                 b'@' => self.at_sign(at),
-                _ => self.hyphen(at),
+                b'-' => self.hyphen(at),
+                _ => self.bracket(at),
             };
+            if self.defanged {
+                return Err(Defanged);
+            }
         }
         self.hashes();
         let found = &mut self.found;
         let sorts = [&mut found.urls, &mut found.ips, &mut found.domains, &mut found.emails];
         sorts.into_iter().chain([&mut found.cves, &mut found.hashes]).for_each(|sort| sort.sort_unstable());
-        self.found
+        Ok(self.found)
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -99,9 +117,14 @@ impl<'t> Finder<'t> {
         start + self.bytes[start..].iter().take_while(|byte| belongs(**byte)).count()
     }
 
-    fn was_defanged(&self, start: usize, end: usize) -> bool {
-        let before = |offset: usize| self.defanged.partition_point(|place| *place < offset);
-        before(start) != before(end)
+    fn was_restored(&self, start: usize, end: usize) -> bool {
+        let before = |places: &[usize], offset| places.partition_point(|place| *place < offset);
+        self.restored.is_some_and(|places| before(places, start) != before(places, end))
+    }
+
+    fn bracket(&mut self, at: usize) -> usize {
+        self.defanged |= self.restored.is_none() && refang::is_defanged(self.bytes, at);
+        at + 1
     }
 
     fn colon(&mut self, at: usize) -> usize {
@@ -120,6 +143,7 @@ impl<'t> Finder<'t> {
         let limit = self.bytes.len().min(authority_start + MAX_URL_BYTES);
         let rest = &self.text[authority_start..self.text.floor_char_boundary(limit)];
         let rest = url_extent(rest);
+        rest.match_indices('(').for_each(|(bracket, _)| _ = self.bracket(authority_start + bracket));
         let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(authority_end);
         let host_start = authority.rfind('@').map_or(0, |sign| sign + 1);
@@ -134,8 +158,8 @@ impl<'t> Finder<'t> {
         }
         let host = host.to_lowercase();
         add(&mut self.found.urls, || format!("{scheme}://{user}{host}{port}{path}"));
-        if let Some(address) = host::ipv4(&host) {
-            add(&mut self.found.ips, || address.to_string());
+        if host::is_ipv4(&host) {
+            add(&mut self.found.ips, || host);
         } else if let Ok(address) = host.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
             add(&mut self.found.ips, || address.to_string());
         } else if host::is_domain(host.trim_end_matches('.')) {
@@ -146,25 +170,28 @@ impl<'t> Finder<'t> {
     }
 
     fn ipv6(&mut self, at: usize) -> usize {
+        let groups_end = self.run_end(at, |byte| byte == b':' || byte.is_ascii_hexdigit());
+        let groups = &self.bytes[at..groups_end];
+        let colons = groups.iter().filter(|byte| **byte == b':').count();
+        // Times end here, and so do nearly all other colons.
+        if colons != 7 && !groups.windows(2).any(|pair| pair == b"::") {
+            return groups_end;
+        }
         let belongs = |byte: u8| byte == b':' || byte == b'.' || byte.is_ascii_hexdigit();
         let start = self.run_start(at, belongs);
         let near = &self.bytes[at..self.bytes.len().min(at + MAX_RUN_BYTES)];
         let end = at + near.iter().take_while(|byte| belongs(**byte)).count();
         let run = self.text[start..end].trim_matches('.');
         let run = if run.ends_with("::") { run } else { run.trim_end_matches(':') };
-        let colons = run.bytes().filter(|byte| *byte == b':').count();
-        let plausible = (colons == 7 || colons >= 2 && run.contains("::"))
-            && run.bytes().any(|byte| byte.is_ascii_digit())
-            && !is_word(self.byte_before(start))
-            && !is_word(self.byte(end));
+        let stands_free = !is_word(self.byte_before(start)) && !is_word(self.byte(end));
         match run.parse::<Ipv6Addr>() {
-            Ok(address) if plausible => {
+            Ok(address) if stands_free && run.bytes().any(|byte| byte.is_ascii_digit()) => {
                 add(&mut self.found.ips, || address.to_string());
                 self.taken = end;
                 end
             }
-            // Go on behind the colons, but not behind a full stop, which may belong to an IPv4 address.
-            _ => self.run_end(at, |byte| byte == b':' || byte.is_ascii_hexdigit()),
+            // Not behind a full stop, which may belong to an IPv4 address.
+            _ => groups_end,
         }
     }
 
@@ -178,19 +205,18 @@ impl<'t> Finder<'t> {
         }
         self.taken = end;
         let run = &self.text[start..end];
-        if run.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'-') {
+        let name = run.trim_matches(['.', '-', '_']);
+        if name.ends_with(|c: char| c.is_ascii_digit()) {
             // `10.0.0.1-10.0.0.9` is a range.
-            let parts = run.split_once('-').map_or([run, run], |(first, last)| [first, last]);
-            if let [Some(first), Some(last)] = parts.map(|part| host::ipv4(part.trim_end_matches('.'))) {
-                add(&mut self.found.ips, || first.to_string());
-                add(&mut self.found.ips, || last.to_string());
+            let parts = name.split_once('-').map_or([Some(name), None], |(first, last)| [Some(first), Some(last)]);
+            if parts.into_iter().flatten().all(host::is_ipv4) {
+                parts.into_iter().flatten().for_each(|part| add(&mut self.found.ips, || part.to_owned()));
             }
             return end;
         }
-        let name = run.trim_matches(['.', '-', '_']);
-        let defanged = self.was_defanged(start, end);
-        let stands_free = defanged || self.stands_free(start, end);
-        if stands_free && host::is_domain(name) && (defanged || host::looks_like_domain(name)) {
+        let restored = self.was_restored(start, end);
+        let likely = restored || host::looks_like_domain(name) && self.stands_free(start, end);
+        if likely && host::is_domain(name) {
             add(&mut self.found.domains, || name.to_ascii_lowercase());
         }
         end
@@ -264,7 +290,7 @@ fn is_word(byte: u8) -> bool {
 }
 
 fn is_host_byte(byte: u8) -> bool {
-    is_word(byte) || byte == b'-' || byte == b'.'
+    CLASSES[usize::from(byte)] & HOST != 0
 }
 
 /// Adds what is new, as long as there is room.

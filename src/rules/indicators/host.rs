@@ -1,10 +1,11 @@
 //! Host names and IPv4 addresses: which dotted words are one.
 
-use std::net::Ipv4Addr;
-
 /// Longest host name, RFC 1035 section 2.3.4.
 const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
+
+/// Of `TOP_LEVEL`, in bytes.
+const LONGEST_TOP_LEVEL: usize = 7;
 
 /// Country codes, and the generic domains that are common or much abused; sorted. The full list of IANA holds more
 /// than a thousand words such as `data`, `support` or `windows`, which in logs and tickets are nearly always something
@@ -40,9 +41,23 @@ const AMBIGUOUS: [&str; 20] = [
 /// First labels of names that are written in reverse, as packages are.
 const REVERSED: [&str; 8] = ["android", "com", "io", "java", "javax", "net", "org", "sun"];
 
-/// An address of four decimal numbers without leading zeros.
-pub(super) fn ipv4(text: &str) -> Option<Ipv4Addr> {
-    text.parse().ok()
+/// Whether a text is four decimal numbers up to 255, without leading zeros.
+pub(super) fn is_ipv4(text: &str) -> bool {
+    let (mut numbers, mut digits, mut value) = (0, 0, 0u32);
+    for byte in text.bytes().chain([b'.']) {
+        match byte {
+            b'0'..=b'9' if digits < 3 && (digits == 0 || value > 0) => {
+                value = value * 10 + u32::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && value <= 255 => {
+                numbers += 1;
+                (digits, value) = (0, 0);
+            }
+            _ => return false,
+        }
+    }
+    numbers == 4
 }
 
 /// Whether a name has the form of a full domain name, RFC 1123 section 2.1, and a top level that is no number.
@@ -58,22 +73,26 @@ pub(super) fn is_domain(name: &str) -> bool {
     top_is_valid && name.len() <= MAX_NAME_BYTES && rest.split('.').all(label_is_valid) && label_is_valid(top)
 }
 
-/// Whether a name that has the form of a domain name is likely one, and not a file, a class or a sentence's end.
+/// Whether a dotted name is likely a domain name, and not a file, a class or a sentence's end.
 pub(super) fn looks_like_domain(name: &str) -> bool {
     let Some((rest, top)) = name.rsplit_once('.') else { return false };
+    if top.len() > LONGEST_TOP_LEVEL && !top.starts_with("xn--") {
+        return false;
+    }
     // `System.Net` and `end.In the` are no domains.
     let one_case = !top.bytes().any(|b| b.is_ascii_uppercase()) || !name.bytes().any(|b| b.is_ascii_lowercase());
-    let first = rest.split('.').next().unwrap_or(rest);
-    if !one_case || REVERSED.contains(&first) {
+    if !one_case {
         return false;
     }
     let top = top.to_ascii_lowercase();
     let two_labels = !rest.contains('.');
     // `3.in` is a length, `163.com` is a company.
     let too_short = two_labels && rest.len() < 3 && rest.bytes().all(|b| b.is_ascii_digit());
-    !too_short
-        && (TOP_LEVEL.binary_search(&top.as_str()).is_ok() || top.starts_with("xn--"))
+    let first = rest.split('.').next().unwrap_or(rest);
+    (TOP_LEVEL.binary_search(&top.as_str()).is_ok() || top.starts_with("xn--"))
         && !(two_labels && AMBIGUOUS.binary_search(&top.as_str()).is_ok())
+        && !too_short
+        && !REVERSED.contains(&first)
 }
 
 #[cfg(test)]
@@ -83,6 +102,7 @@ mod tests {
     #[test]
     fn lists_are_sorted() {
         assert!(TOP_LEVEL.is_sorted() && AMBIGUOUS.is_sorted());
+        assert_eq!(TOP_LEVEL.iter().map(|top| top.len()).max(), Some(LONGEST_TOP_LEVEL));
     }
 
     #[test]

@@ -22,28 +22,28 @@ const WORDS: [(&str, &str); 9] = [
 ];
 const LONGEST_WORD: usize = 3;
 
-/// `None` when nothing in the text is defanged, which is nearly always so.
-pub(super) fn refang(text: &str) -> Option<Refanged> {
+pub(super) fn refang(text: &str) -> Refanged {
     let bytes = text.as_bytes();
-    let mut refanged: Option<Refanged> = None;
+    let mut refanged = Refanged { text: String::with_capacity(text.len()), places: Vec::new() };
     let mut copied = 0;
     let mut from = 0;
     while let Some(offset) = bytes[from..].iter().position(|byte| matches!(byte, b'[' | b'(' | b'{')) {
         let at = from + offset;
         from = at + 1;
         if let Some((meaning, end)) = defanged_at(bytes, at) {
-            let refanged = refanged.get_or_insert_with(|| Refanged { text: String::new(), places: Vec::new() });
             refanged.text.push_str(&text[copied..at]);
             refanged.places.push(refanged.text.len());
             refanged.text.push_str(meaning);
-            copied = end;
-            from = end;
+            (copied, from) = (end, end);
         }
     }
-    if let Some(refanged) = &mut refanged {
-        refanged.text.push_str(&text[copied..]);
-    }
+    refanged.text.push_str(&text[copied..]);
     refanged
+}
+
+/// Whether the bracket at `at` stands for something else.
+pub(super) fn is_defanged(bytes: &[u8], at: usize) -> bool {
+    defanged_at(bytes, at).is_some()
 }
 
 /// What the bracket at `at` stands for, and where it ends.
