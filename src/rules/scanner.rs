@@ -267,3 +267,42 @@ fn fold(run: &[u8]) -> u32 {
 fn hash(run: u32) -> u32 {
     run.wrapping_mul(0x9e37_79b1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(literals: &[&str], text: &str) -> Vec<u32> {
+        let loose =
+            |text: &&str| Literal { bytes: text.as_bytes().to_vec(), case_sensitive: false, whole_words: false };
+        let scanner = Scanner::new(literals.iter().map(loose).collect());
+        let mut found = NumberSet::default();
+        found.clear(scanner.literal_count());
+        scanner.scan(text, &mut found);
+        found.sort();
+        found.members().to_vec()
+    }
+
+    #[test]
+    fn literals_of_all_lengths_are_found_at_both_ends() {
+        let literals = ["ab", "abc", "abcd", "abcde", "de", "cde", "bcde"];
+        assert_eq!(found(&literals, "ABCDE"), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(found(&literals, "abc"), [0, 1]);
+        assert_eq!(found(&literals, "ab"), [0]);
+        assert_eq!(found(&literals, "a"), [0; 0]);
+        assert_eq!(found(&literals, ""), [0; 0]);
+    }
+
+    #[test]
+    fn what_only_looks_alike_when_folded_is_not_found() {
+        assert_eq!(found(&["[a]b", "x^y"], "{A}b X~Y"), [0; 0]);
+        assert_eq!(found(&["[a]b", "x^y"], "[A]B X^Y"), [0, 1]);
+    }
+
+    #[test]
+    fn literals_that_share_all_their_runs_but_one_are_told_apart() {
+        let literals: Vec<String> = (0..300).map(|number| format!("failed login {number:03}")).collect();
+        let literals: Vec<&str> = literals.iter().map(String::as_str).collect();
+        assert_eq!(found(&literals, "failed login 007, Failed Login 299"), [7, 299]);
+    }
+}
