@@ -120,6 +120,8 @@ pub enum DecidedBy<'a> {
     Fast,
     Encoder,
     Llm,
+    /// No rule matched and there is no model.
+    Nobody,
 }
 
 impl DecidedBy<'_> {
@@ -131,6 +133,7 @@ impl DecidedBy<'_> {
             DecidedBy::Fast => "fast",
             DecidedBy::Encoder => "encoder",
             DecidedBy::Llm => "llm",
+            DecidedBy::Nobody => "none",
         }
     }
 }
@@ -269,9 +272,7 @@ pub struct Indicators {
 
 impl Indicators {
     pub fn is_empty(&self) -> bool {
-        [&self.urls, &self.ips, &self.domains, &self.emails, &self.cves, &self.hashes]
-            .into_iter()
-            .all(Vec::is_empty)
+        [&self.urls, &self.ips, &self.domains, &self.emails, &self.cves, &self.hashes].into_iter().all(Vec::is_empty)
     }
 }
 
@@ -300,7 +301,7 @@ pub struct QueueEvent<'a> {
     /// Calibrated probability that `queue` is right; 1.0 for a rule.
     pub confidence: f32,
     pub routing: Routing,
-    /// `rule:<id>`, `cache`, `fast`, `encoder` or `llm`.
+    /// `rule:<id>`, `cache`, `fast`, `encoder`, `llm`, or `none` when nobody could say anything.
     #[serde(borrow)]
     pub decided_by: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]

@@ -1,0 +1,141 @@
+//! The JSON value, key and headers of what the classify role publishes.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Datelike, Timelike};
+
+use crate::config::IncludeText;
+use crate::record::{
+    Alternative, DecidedBy, Escalation, Indicators, QueueEvent, Record, Routing, SourcePosition, rfc3339,
+};
+use crate::stream::Headers;
+
+use super::decide::{EscalationReason, Verdict};
+use super::template::template_hex;
+
+const EVENT_TYPE: &str = "dev.triaged.queue-event.v1";
+const ESCALATION_TYPE: &str = "dev.triaged.escalation.v1";
+
+/// Formats times, most of which lie in the same second as the one before.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    second: i64,
+    prefix: String,
+}
+
+impl Clock {
+    /// RFC 3339 in UTC with milliseconds, as `rfc3339` gives it.
+    pub(super) fn format(&mut self, millis: i64) -> String {
+        let (second, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000));
+        if second != self.second || self.prefix.is_empty() {
+            let Some(time) = DateTime::from_timestamp(second, 0).filter(|time| (0..=9999).contains(&time.year()))
+            else {
+                return rfc3339(millis);
+            };
+            let (year, month, day) = (time.year(), time.month(), time.day());
+            let (hour, minute, second_of_minute) = (time.hour(), time.minute(), time.second());
+            self.prefix = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second_of_minute:02}.");
+            self.second = second;
+        }
+        let mut text = String::with_capacity(24);
+        text.push_str(&self.prefix);
+        for divisor in [100, 10, 1] {
+            text.push(char::from(b'0' + (rest / divisor % 10) as u8));
+        }
+        text.push('Z');
+        text
+    }
+}
+
+/// The event of a verdict.
+pub(super) fn queue_event<'a>(
+    source: SourcePosition<'a>,
+    record: &'a Record<'_>,
+    verdict: &Verdict<'a>,
+    indicators: Indicators,
+    occurred_at: String,
+    decided_at: &'a str,
+    include_text: IncludeText,
+) -> QueueEvent<'a> {
+    let with_text = match include_text {
+        IncludeText::Never => false,
+        IncludeText::Unsure => verdict.routing != Routing::AutoRoute,
+        IncludeText::Always => true,
+    };
+    QueueEvent {
+        event_id: source.event_id(),
+        source,
+        kind: record.kind(),
+        ticket_id: record.ticket_id().map(Cow::Borrowed),
+        origin: record.source().map(Cow::Borrowed),
+        occurred_at: Cow::Owned(occurred_at),
+        decided_at: Cow::Borrowed(decided_at),
+        queue: Cow::Borrowed(verdict.queue),
+        category: verdict.category.map(Cow::Borrowed),
+        priority: verdict.priority,
+        confidence: verdict.confidence,
+        routing: verdict.routing,
+        decided_by: match verdict.decided_by {
+            DecidedBy::Rule(id) => Cow::Owned(format!("rule:{id}")),
+            tier => Cow::Borrowed(tier.tier()),
+        },
+        alternatives: verdict
+            .alternatives
+            .iter()
+            .map(|&(label, probability)| Alternative { label: Cow::Borrowed(label), probability })
+            .collect(),
+        tags: verdict.tags.iter().copied().map(Cow::Borrowed).collect(),
+        indicators,
+        model: verdict.model.map(Cow::Borrowed),
+        template_id: verdict.template_id.map(|id| Cow::Owned(template_hex(id))),
+        text: with_text.then(|| Cow::Borrowed(record.text())),
+    }
+}
+
+/// What a slower tier is given. The event inside always carries the text.
+pub(super) fn escalation<'a>(
+    event: QueueEvent<'a>,
+    record: &'a Record<'_>,
+    reason: EscalationReason<'_>,
+) -> Escalation<'a> {
+    let (email_address, level, title_len) = match record {
+        Record::Ticket(ticket) => (ticket.email_address.as_deref(), None, ticket.title_len),
+        Record::Log(line) => (None, line.level.as_deref(), 0),
+    };
+    Escalation {
+        reason: Cow::Owned(reason.to_string()),
+        email_address: email_address.map(Cow::Borrowed),
+        level: level.map(Cow::Borrowed),
+        title_len,
+        event: QueueEvent { text: Some(Cow::Borrowed(record.text())), ..event },
+    }
+}
+
+/// Headers by which a router can choose without parsing the body, and the CloudEvents attributes (Kafka binding 1.0,
+/// binary mode).
+pub(super) fn headers(event: &QueueEvent<'_>, escalated: bool) -> Headers {
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    Headers::with_capacity(10)
+        .add("queue", &*event.queue)
+        .add("priority", event.priority.as_str())
+        .add("routing", event.routing.as_str())
+        .add("content-type", "application/json")
+        .add("ce_specversion", "1.0")
+        .add("ce_type", if escalated { ESCALATION_TYPE } else { EVENT_TYPE })
+        .add("ce_source", &*event.source.topic)
+        .add("ce_id", event.event_id.hyphenated().encode_lower(&mut id).as_bytes())
+        .add("ce_time", &*event.occurred_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_agrees_with_the_plain_formatter() {
+        let mut clock = Clock::default();
+        for millis in [0, 1, 999, 1_000, 1_700_000_000_123, 1_700_000_000_999, -1, -62_135_596_800_000, i64::MAX, 5] {
+            assert_eq!(clock.format(millis), rfc3339(millis), "{millis}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! `triaged evaluate`: what a model package is worth on labelled rows.

@@ -1,0 +1,504 @@
+//! Every metric: name, help, labels. Base units, bounded labels, one registry.
+//!
+//! Looking a label up costs a hash and a lock, so nothing here is meant to be called once a record: a stage counts in
+//! an `OutcomeCounts` or a local histogram and adds them once a batch, through handles taken when it starts.
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus::core::Collector;
+use prometheus::local::LocalHistogram;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, exponential_buckets,
+};
+
+use crate::record::{Kind, Priority, Routing};
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Event,
+    Escalation,
+    DeadLetter,
+    /// A rule said so.
+    Dropped,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 4] = [Outcome::Event, Outcome::Escalation, Outcome::DeadLetter, Outcome::Dropped];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Event => "event",
+            Outcome::Escalation => "escalation",
+            Outcome::DeadLetter => "dead_letter",
+            Outcome::Dropped => "dropped",
+        }
+    }
+}
+
+/// A part of the way whose time is measured, each once a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageName {
+    Decode,
+    Rules,
+    Cache,
+    Model,
+    Decide,
+    /// The stage as a whole: all of the above and building the outputs.
+    Process,
+    /// From the first output handed to the producer to the last acknowledgement.
+    Publish,
+    Commit,
+}
+
+impl StageName {
+    pub const ALL: [StageName; 8] = [
+        StageName::Decode,
+        StageName::Rules,
+        StageName::Cache,
+        StageName::Model,
+        StageName::Decide,
+        StageName::Process,
+        StageName::Publish,
+        StageName::Commit,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StageName::Decode => "decode",
+            StageName::Rules => "rules",
+            StageName::Cache => "cache",
+            StageName::Model => "model",
+            StageName::Decide => "decide",
+            StageName::Process => "process",
+            StageName::Publish => "publish",
+            StageName::Commit => "commit",
+        }
+    }
+}
+
+/// What the template cache answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    Hit,
+    Miss,
+    /// A hit that was classified again, with the same verdict.
+    RecheckAgree,
+    RecheckDisagree,
+}
+
+impl CacheResult {
+    pub const ALL: [CacheResult; 4] =
+        [CacheResult::Hit, CacheResult::Miss, CacheResult::RecheckAgree, CacheResult::RecheckDisagree];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+            CacheResult::RecheckAgree => "recheck_agree",
+            CacheResult::RecheckDisagree => "recheck_disagree",
+        }
+    }
+}
+
+/// The tiers of `DecidedBy::tier`, and `none` for records that nothing decided (dead letters).
+const TIERS: [&str; 6] = ["rule", "cache", "fast", "encoder", "llm", "none"];
+
+/// All metrics of the process; cloning shares them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    registry: Registry,
+    records: IntCounterVec,
+    record_bytes: IntCounterVec,
+    outcomes: IntCounterVec,
+    dead_letters: IntCounterVec,
+    batch_records: HistogramVec,
+    batch_bytes: HistogramVec,
+    stage_duration: HistogramVec,
+    record_latency: HistogramVec,
+    consumer_lag: IntGaugeVec,
+    in_flight_bytes: IntGaugeVec,
+    in_flight_batches: IntGaugeVec,
+    rebalances: IntCounterVec,
+    commit_failures: IntCounterVec,
+    publish_failures: IntCounterVec,
+    retries: IntCounterVec,
+    cache_lookups: IntCounterVec,
+    rule_matches: IntCounterVec,
+    routing: IntCounterVec,
+    queue_events: IntCounterVec,
+    build_info: IntGaugeVec,
+    model_info: IntGaugeVec,
+    role_ready: IntGaugeVec,
+    start_time: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name, help, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help).namespace("triaged"), labels))
+        };
+        let gauge = |name, help, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help).namespace("triaged"), labels))
+        };
+        let histogram = |name, help, labels: &[&str], buckets| {
+            let options = HistogramOpts::new(name, help).namespace("triaged").buckets(buckets);
+            register(&registry, HistogramVec::new(options, labels))
+        };
+        let powers = |start, factor, count| exponential_buckets(start, factor, count).expect("constant arguments");
+        let families = Families {
+            records: counter("records_total", "Records taken from Kafka.", &["topic", "kind"]),
+            record_bytes: counter("record_bytes_total", "Bytes of records taken from Kafka.", &["topic", "kind"]),
+            outcomes: counter(
+                "outcomes_total",
+                "Records by what became of them (event, escalation, dead_letter, dropped) and the tier that decided.",
+                &["role", "outcome", "decided_by"],
+            ),
+            dead_letters: counter("dead_letters_total", "Records sent to the dead letters.", &["reason"]),
+            batch_records: histogram("batch_records", "Records in a batch.", &["role"], powers(1.0, 4.0, 10)),
+            batch_bytes: histogram("batch_bytes", "Bytes in a batch.", &["role"], powers(256.0, 4.0, 10)),
+            stage_duration: histogram(
+                "stage_duration_seconds",
+                "Time that a batch spends in a stage, in all threads together.",
+                &["stage"],
+                powers(0.000_01, 4.0, 12),
+            ),
+            record_latency: histogram(
+                "record_latency_seconds",
+                "From a record's Kafka timestamp to the acknowledgement of its output.",
+                &["role"],
+                vec![0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0],
+            ),
+            consumer_lag: gauge(
+                "consumer_lag_records",
+                "Records between the committed offset and the end of the partition.",
+                &["topic", "partition"],
+            ),
+            in_flight_bytes: gauge("in_flight_bytes", "Bytes of records taken and not yet acknowledged.", &["role"]),
+            in_flight_batches: gauge("in_flight_batches", "Batches taken and not yet committed.", &["role"]),
+            rebalances: counter(
+                "rebalances_total",
+                "Partitions assigned, revoked or lost, counted by event.",
+                &["role", "event"],
+            ),
+            commit_failures: counter("commit_failures_total", "Offset commits that failed.", &["role"]),
+            publish_failures: counter(
+                "publish_failures_total",
+                "Outputs that the broker did not acknowledge, by error.",
+                &["role", "error"],
+            ),
+            retries: counter("retries_total", "Attempts repeated after a failure.", &["role"]),
+            cache_lookups: counter("cache_lookups_total", "Template cache look-ups by result.", &["result"]),
+            rule_matches: counter("rule_matches_total", "Records matched by each rule.", &["rule"]),
+            routing: counter("routing_total", "Events by routing.", &["routing"]),
+            queue_events: counter("queue_events_total", "Events by queue and priority.", &["queue", "priority"]),
+            build_info: gauge("build_info", "The version that runs; always 1.", &["version"]),
+            model_info: gauge("model_info", "The models in use; always 1.", &["kind", "id"]),
+            role_ready: gauge("role_ready", "1 when the role is ready, else 0.", &["role"]),
+            start_time: register(
+                &registry,
+                Gauge::new("process_start_time_seconds", "Start of the process since the Unix epoch in seconds."),
+            ),
+            registry,
+        };
+        families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        families.start_time.set(since_epoch.as_secs_f64());
+        process::register(&families.registry);
+        Metrics(Arc::new(families))
+    }
+
+    /// Records and bytes taken from a topic.
+    pub fn input(&self, topic: &str, kind: Kind) -> InputMetrics {
+        InputMetrics {
+            records: self.0.records.with_label_values(&[topic, kind.as_str()]),
+            bytes: self.0.record_bytes.with_label_values(&[topic, kind.as_str()]),
+        }
+    }
+
+    pub fn role(&self, role: &str) -> RoleMetrics {
+        let families = &self.0;
+        let outcome = |outcome: Outcome, tier| families.outcomes.with_label_values(&[role, outcome.as_str(), tier]);
+        RoleMetrics {
+            outcomes: Outcome::ALL.map(|kind| TIERS.map(|tier| outcome(kind, tier))),
+            batch_records: families.batch_records.with_label_values(&[role]),
+            batch_bytes: families.batch_bytes.with_label_values(&[role]),
+            record_latency: families.record_latency.with_label_values(&[role]),
+            in_flight_bytes: families.in_flight_bytes.with_label_values(&[role]),
+            in_flight_batches: families.in_flight_batches.with_label_values(&[role]),
+            commit_failures: families.commit_failures.with_label_values(&[role]),
+            retries: families.retries.with_label_values(&[role]),
+            ready: families.role_ready.with_label_values(&[role]),
+            families: Arc::clone(families),
+            role: role.to_owned(),
+        }
+    }
+
+    /// Seconds that one batch spends in a stage.
+    pub fn stage(&self, stage: StageName) -> Histogram {
+        self.0.stage_duration.with_label_values(&[stage.as_str()])
+    }
+
+    pub fn dead_letters(&self, reason: &str) -> IntCounter {
+        self.0.dead_letters.with_label_values(&[reason])
+    }
+
+    pub fn cache_lookups(&self, result: CacheResult) -> IntCounter {
+        self.0.cache_lookups.with_label_values(&[result.as_str()])
+    }
+
+    pub fn rule_matches(&self, rule: &str) -> IntCounter {
+        self.0.rule_matches.with_label_values(&[rule])
+    }
+
+    pub fn routing(&self, routing: Routing) -> IntCounter {
+        self.0.routing.with_label_values(&[routing.as_str()])
+    }
+
+    pub fn queue_events(&self, queue: &str, priority: Priority) -> IntCounter {
+        self.0.queue_events.with_label_values(&[queue, priority.as_str()])
+    }
+
+    pub fn consumer_lag(&self, topic: &str, partition: i32) -> IntGauge {
+        self.0.consumer_lag.with_label_values(&[topic, &partition.to_string()])
+    }
+
+    /// Forgets the lag of a partition that now belongs to another instance.
+    pub fn forget_consumer_lag(&self, topic: &str, partition: i32) {
+        // An error means that there was nothing to forget.
+        drop(self.0.consumer_lag.remove_label_values(&[topic, &partition.to_string()]));
+    }
+
+    /// States which model serves a kind.
+    pub fn set_model(&self, kind: Kind, id: &str) {
+        self.0.model_info.with_label_values(&[kind.as_str(), id]).set(1);
+    }
+
+    /// The present values of a counter or gauge family with their labels, for the live view of the demo.
+    pub fn values(&self, family: &str) -> Vec<(BTreeMap<String, String>, f64)> {
+        let families = self.0.registry.gather();
+        let metrics = families.iter().filter(|found| found.name() == family).flat_map(|found| found.get_metric());
+        metrics
+            .map(|metric| {
+                let labels = metric.get_label().iter();
+                let labels = labels.map(|label| (label.name().to_owned(), label.value().to_owned())).collect();
+                // A family is of one type; the other value is zero.
+                (labels, metric.get_counter().get_value() + metric.get_gauge().get_value())
+            })
+            .collect()
+    }
+
+    /// The `q`-quantile of a histogram family over all its labels, by linear interpolation within a bucket as
+    /// Prometheus' `histogram_quantile` does it; `None` without observations.
+    pub fn quantile(&self, family: &str, q: f64) -> Option<f64> {
+        let families = self.0.registry.gather();
+        let metrics = families.iter().filter(|found| found.name() == family).flat_map(|found| found.get_metric());
+        let mut buckets: Vec<(f64, f64)> = Vec::new();
+        for metric in metrics {
+            for bucket in metric.get_histogram().get_bucket() {
+                match buckets.iter_mut().find(|(bound, _)| *bound == bucket.upper_bound()) {
+                    Some((_, count)) => *count += bucket.cumulative_count() as f64,
+                    None => buckets.push((bucket.upper_bound(), bucket.cumulative_count() as f64)),
+                }
+            }
+        }
+        buckets.retain(|(bound, _)| bound.is_finite());
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let total = buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
+        let rank = q.clamp(0.0, 1.0) * total;
+        let (mut low, mut below) = (0.0, 0.0);
+        for (high, count) in buckets {
+            if count >= rank && count > below {
+                return Some(low + (high - low) * ((rank - below) / (count - below)).max(0.0));
+            }
+            (low, below) = (high, count);
+        }
+        Some(low)
+    }
+
+    /// Everything in Prometheus' text format, version 0.0.4.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text).expect("writing to memory");
+        text
+    }
+}
+
+/// Handles of one topic.
+#[derive(Debug, Clone)]
+pub struct InputMetrics {
+    pub records: IntCounter,
+    pub bytes: IntCounter,
+}
+
+/// Handles of one role, looked up once.
+#[derive(Clone)]
+pub struct RoleMetrics {
+    outcomes: [[IntCounter; TIERS.len()]; Outcome::ALL.len()],
+    pub batch_records: Histogram,
+    pub batch_bytes: Histogram,
+    pub record_latency: Histogram,
+    pub in_flight_bytes: IntGauge,
+    pub in_flight_batches: IntGauge,
+    pub commit_failures: IntCounter,
+    pub retries: IntCounter,
+    pub ready: IntGauge,
+    families: Arc<Families>,
+    role: String,
+}
+
+impl fmt::Debug for RoleMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoleMetrics").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl RoleMetrics {
+    /// Adds what a batch has counted.
+    pub fn add_outcomes(&self, counts: &OutcomeCounts) {
+        for (counters, counts) in self.outcomes.iter().zip(&counts.0) {
+            for (counter, count) in counters.iter().zip(counts) {
+                if *count > 0 {
+                    counter.inc_by(*count);
+                }
+            }
+        }
+    }
+
+    /// A histogram of one thread's own, to be flushed once a batch.
+    pub fn local_latency(&self) -> LocalHistogram {
+        self.record_latency.local()
+    }
+
+    /// `event`: assigned, revoked or lost.
+    pub fn rebalances(&self, event: &str) -> IntCounter {
+        self.families.rebalances.with_label_values(&[&self.role, event])
+    }
+
+    /// `error`: the client library's name of the error, a bounded set.
+    pub fn publish_failures(&self, error: &str) -> IntCounter {
+        self.families.publish_failures.with_label_values(&[&self.role, error])
+    }
+}
+
+/// Records of one batch by outcome and tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutcomeCounts([[u64; TIERS.len()]; Outcome::ALL.len()]);
+
+impl OutcomeCounts {
+    /// Counts one record; `tier` is `DecidedBy::tier`, or "none".
+    pub fn count(&mut self, outcome: Outcome, tier: &str) {
+        let tier = TIERS.iter().position(|known| *known == tier).unwrap_or(TIERS.len() - 1);
+        self.0[outcome as usize][tier] += 1;
+    }
+
+    pub fn merge(&mut self, other: &OutcomeCounts) {
+        for (counts, more) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            *counts += more;
+        }
+    }
+
+    pub fn total(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize].iter().sum()
+    }
+}
+
+/// Names are constants, so a failure here is a mistake in this file that every start would show.
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("constant names and labels");
+    registry.register(Box::new(metric.clone())).expect("each name is registered once");
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_added_at_once() {
+        let metrics = Metrics::new();
+        let mut counts = OutcomeCounts::default();
+        counts.count(Outcome::Event, "fast");
+        counts.count(Outcome::Event, "fast");
+        counts.count(Outcome::DeadLetter, "none");
+        let mut more = OutcomeCounts::default();
+        more.count(Outcome::Event, "rule");
+        counts.merge(&more);
+        assert_eq!(counts.total(Outcome::Event), 3);
+        metrics.role("classify").add_outcomes(&counts);
+        let text = metrics.encode();
+        for line in [
+            r#"triaged_outcomes_total{decided_by="fast",outcome="event",role="classify"} 2"#,
+            r#"triaged_outcomes_total{decided_by="rule",outcome="event",role="classify"} 1"#,
+            r#"triaged_outcomes_total{decided_by="none",outcome="dead_letter",role="classify"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn latencies_of_a_thread_appear_when_flushed() {
+        let metrics = Metrics::new();
+        let role = metrics.role("classify");
+        let latency = role.local_latency();
+        latency.observe(0.003);
+        assert_eq!(role.record_latency.get_sample_count(), 0);
+        latency.flush();
+        assert_eq!(role.record_latency.get_sample_count(), 1);
+    }
+
+    #[test]
+    fn the_lag_of_a_lost_partition_disappears() {
+        let metrics = Metrics::new();
+        metrics.consumer_lag("logs", 3).set(17);
+        assert!(metrics.encode().contains(r#"triaged_consumer_lag_records{partition="3",topic="logs"} 17"#));
+        metrics.forget_consumer_lag("logs", 3);
+        metrics.forget_consumer_lag("logs", 3);
+        assert!(!metrics.encode().contains("consumer_lag_records{"));
+    }
+
+    #[test]
+    fn all_names_follow_the_conventions() {
+        let metrics = Metrics::new();
+        metrics.input("logs", Kind::Log);
+        metrics.stage(StageName::Decode);
+        for line in metrics.encode().lines().filter(|line| line.starts_with("# TYPE ")) {
+            let mut words = line.split(' ').skip(2);
+            let (name, kind) = (words.next().unwrap(), words.next().unwrap());
+            assert!(name.starts_with("triaged_") || name.starts_with("process_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        }
+    }
+
+    #[test]
+    fn quantiles_are_interpolated_within_their_bucket() {
+        let metrics = Metrics::new();
+        assert_eq!(metrics.quantile("triaged_batch_records", 0.5), None);
+        let role = metrics.role("classify");
+        for _ in 0..100 {
+            role.batch_records.observe(1.0);
+        }
+        let median = metrics.quantile("triaged_batch_records", 0.5).expect("there are observations");
+        assert!(median > 0.0 && median <= 1.0, "{median}");
+    }
+}

@@ -1,0 +1,21 @@
+//! What a model is: a package on disk, the features it reads, its Burn module, serving, training and evaluation.
+
+mod calibration;
+mod corpus;
+pub mod dataset;
+pub mod evaluation;
+mod explain;
+mod fast;
+mod features;
+mod head;
+mod package;
+mod sparse;
+mod tables;
+pub mod train;
+
+pub use explain::Reason;
+pub use fast::{FastModel, Prediction, Scratch};
+pub use features::{FeatureSettings, MAX_TEXT_BYTES};
+pub use package::{
+    DataSource, MANIFEST_FILE, Manifest, PackageError, Reproduce, Thresholds, WEIGHTS_FILE, WeightsFile,
+};

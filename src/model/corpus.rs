@@ -1,0 +1,384 @@
+//! A training corpus as counted features, and the weights that features get from the rows a model learns from.
+//!
+//! Texts are read once, with the widest settings. Every fit then takes its features, their document frequencies and
+//! their weights from its training rows alone, so held-out rows stay unseen.
+
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::Xxh3Builder;
+
+use super::features::{self, FeatureSettings, damped};
+use super::sparse::{Sparse, add_scaled};
+use crate::record::Record;
+
+type Map<K, V> = std::collections::HashMap<K, V, Xxh3Builder>;
+
+/// A feature must occur in this many training rows: one that occurs once says nothing about another row.
+const MIN_ROWS: u32 = 2;
+
+/// Added to the mass of a feature in a class, so that absence is weak evidence.
+const SMOOTHING: f32 = 0.5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FeatureKind {
+    Word,
+    Bigram,
+    Signal,
+    /// A character n-gram of this length.
+    Gram(u8),
+}
+
+impl FeatureKind {
+    fn used_by(self, settings: &FeatureSettings) -> bool {
+        match self {
+            FeatureKind::Word => true,
+            FeatureKind::Bigram => settings.bigrams,
+            FeatureKind::Signal => settings.signals,
+            FeatureKind::Gram(length) => {
+                settings.uses_chars() && (settings.char_min..=settings.char_max).contains(&usize::from(length))
+            }
+        }
+    }
+}
+
+/// All rows of a data set as counted features.
+#[derive(Debug)]
+pub(crate) struct Corpus {
+    kinds: Vec<FeatureKind>,
+    /// The hash of each feature, rising.
+    keys: Vec<u32>,
+    /// Damped counts of words, pairs and signals: rows × features.
+    terms: Sparse,
+    /// Damped counts of words: rows × words.
+    words: Sparse,
+    /// Counts of character n-grams in each word: words × features.
+    grams: Sparse,
+    /// `words` × `grams`: rows × features.
+    chars: Sparse,
+    /// The feature that each word itself is.
+    word_features: Vec<u32>,
+}
+
+/// What a fit makes of the corpus: the features that have weights, and every row as a vector of them.
+#[derive(Debug)]
+pub(crate) struct Vectors {
+    /// Hashes of the features, rising: one for each column of `rows`.
+    pub(crate) keys: Vec<u32>,
+    /// Weight of each feature.
+    pub(crate) scales: Vec<f32>,
+    pub(crate) unseen: Unseen,
+    /// All rows of the corpus, training and held-out, as vectors of length 1 at most.
+    pub(crate) rows: Sparse,
+}
+
+/// Weights of words and character n-grams that training never saw. They have no row, yet they count in a text's
+/// length, so a text of mostly unknown words gets small scores and therefore a low confidence.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Unseen {
+    pub(crate) word: f32,
+    pub(crate) gram: f32,
+}
+
+impl Corpus {
+    /// Reads all texts. `widest` bounds the character n-grams that any fit may use.
+    pub(crate) fn read<'a>(records: impl Iterator<Item = &'a Record<'a>>, widest: &FeatureSettings) -> Self {
+        let mut reader = Reader::new(widest);
+        for record in records {
+            reader.read(record);
+        }
+        reader.finish()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.words.rows()
+    }
+
+    /// Chooses and weighs features by the rows `train`, whose classes are `labels[row]`, and turns every row into a vector.
+    pub(crate) fn vectors(
+        &self,
+        train: &[usize],
+        labels: &[u32],
+        classes: usize,
+        settings: &FeatureSettings,
+        power: f32,
+    ) -> Vectors {
+        let mut frequency = vec![0u32; self.keys.len()];
+        for &row in train {
+            for (feature, _) in self.terms.entries(row).chain(self.chars.entries(row)) {
+                frequency[feature] += 1;
+            }
+        }
+        let idf = |rows: u32| ((1.0 + train.len() as f32) / (1.0 + rows as f32)).ln() + 1.0;
+        let mut scales: Vec<f32> = (0..self.keys.len())
+            .map(|feature| {
+                let kept = frequency[feature] >= MIN_ROWS && self.kinds[feature].used_by(settings);
+                if kept { idf(frequency[feature]) } else { 0.0 }
+            })
+            .collect();
+        if power > 0.0 {
+            for part in [&self.terms, &self.chars] {
+                let ratios = self.class_ratios(part, train, labels, classes, &scales);
+                for (feature, ratio) in ratios {
+                    scales[feature] *= ratio.powf(power);
+                }
+            }
+        }
+        let unseen = Unseen {
+            word: self.rare_scale(&frequency, &scales, |kind| kind == FeatureKind::Word),
+            gram: self.rare_scale(&frequency, &scales, |kind| matches!(kind, FeatureKind::Gram(_))),
+        };
+        let rows = self.vectorize(&scales, unseen, settings);
+        self.compact(scales, unseen, rows)
+    }
+
+    /// How much each kept feature of `part` speaks for or against one class: the largest |log ratio| over the classes of
+    /// its share of the class's mass to its share of all others' (Wang and Manning 2012, NB-SVM, taken over classes).
+    fn class_ratios(
+        &self,
+        part: &Sparse,
+        train: &[usize],
+        labels: &[u32],
+        classes: usize,
+        scales: &[f32],
+    ) -> Vec<(usize, f32)> {
+        let mut place = vec![u32::MAX; scales.len()];
+        let mut features = Vec::new();
+        for &row in train {
+            for (feature, _) in part.entries(row) {
+                if scales[feature] > 0.0 && place[feature] == u32::MAX {
+                    place[feature] = features.len() as u32;
+                    features.push(feature);
+                }
+            }
+        }
+        // Mass of each feature by class; a row's mass is its vector scaled to length 1, so long texts do not dominate.
+        let mut mass = vec![0.0f32; features.len() * classes];
+        for &row in train {
+            let length =
+                part.entries(row).map(|(feature, value)| (value * scales[feature]).powi(2)).sum::<f32>().sqrt();
+            if length > 0.0 {
+                for (feature, value) in part.entries(row).filter(|&(feature, _)| scales[feature] > 0.0) {
+                    mass[place[feature] as usize * classes + labels[row] as usize] += value * scales[feature] / length;
+                }
+            }
+        }
+        let mut class_mass = vec![0.0f32; classes];
+        for masses in mass.chunks(classes) {
+            add_scaled(&mut class_mass, masses, 1.0);
+        }
+        let smoothing = SMOOTHING * features.len() as f32;
+        let all: f32 = class_mass.iter().sum();
+        let log_totals: Vec<f32> =
+            class_mass.iter().map(|&own| ((own + smoothing) / (all - own + smoothing)).ln()).collect();
+        features
+            .into_iter()
+            .zip(mass.chunks(classes))
+            .map(|(feature, masses)| {
+                let total: f32 = masses.iter().sum();
+                let ratio = masses
+                    .iter()
+                    .zip(&log_totals)
+                    .map(|(&own, log_total)| (((own + SMOOTHING) / (total - own + SMOOTHING)).ln() - log_total).abs())
+                    .fold(0.0, f32::max);
+                (feature, ratio)
+            })
+            .collect()
+    }
+
+    /// Median weight of the rarest kept features of a kind: the best guess for one that was not seen at all.
+    fn rare_scale(&self, frequency: &[u32], scales: &[f32], of_kind: impl Fn(FeatureKind) -> bool) -> f32 {
+        let mut rare: Vec<f32> = (0..scales.len())
+            .filter(|&feature| frequency[feature] == MIN_ROWS && scales[feature] > 0.0 && of_kind(self.kinds[feature]))
+            .map(|feature| scales[feature])
+            .collect();
+        rare.sort_by(f32::total_cmp);
+        rare.get(rare.len() / 2).copied().unwrap_or(0.0)
+    }
+
+    /// Every row as a vector: words, pairs and signals scaled to one length, character n-grams to another.
+    fn vectorize(&self, scales: &[f32], unseen: Unseen, settings: &FeatureSettings) -> Sparse {
+        let (word_share, char_share) = settings.shares();
+        let gram_squares: Vec<f32> = (0..self.grams.rows())
+            .map(|word| {
+                let enabled = |feature: usize| self.kinds[feature].used_by(settings);
+                self.grams
+                    .entries(word)
+                    .filter(|&(feature, _)| enabled(feature))
+                    .map(|(feature, count)| {
+                        (count * if scales[feature] > 0.0 { scales[feature] } else { unseen.gram }).powi(2)
+                    })
+                    .sum()
+            })
+            .collect();
+        let mut rows = Sparse::new(self.keys.len());
+        let mut entries = Vec::new();
+        for row in 0..self.len() {
+            let mut term_square: f32 =
+                self.terms.entries(row).map(|(feature, value)| (value * scales[feature]).powi(2)).sum();
+            let mut char_square = 0.0;
+            for (word, value) in self.words.entries(row) {
+                if scales[self.word_features[word] as usize] == 0.0 {
+                    term_square += (value * unseen.word).powi(2);
+                }
+                char_square += value * value * gram_squares[word];
+            }
+            let term_factor = factor(word_share, term_square);
+            let char_factor = factor(char_share, char_square);
+            entries.clear();
+            entries.extend(
+                self.terms.entries(row).map(|(feature, value)| (feature as u32, value * scales[feature] * term_factor)),
+            );
+            entries.extend(
+                self.chars.entries(row).map(|(feature, value)| (feature as u32, value * scales[feature] * char_factor)),
+            );
+            entries.retain(|&(_, value)| value != 0.0);
+            rows.push(&mut entries);
+        }
+        rows
+    }
+
+    /// Drops features without a weight.
+    fn compact(&self, scales: Vec<f32>, unseen: Unseen, mut rows: Sparse) -> Vectors {
+        let mut column = vec![u32::MAX; scales.len()];
+        let mut keys = Vec::new();
+        let mut kept = Vec::new();
+        for (feature, &scale) in scales.iter().enumerate().filter(|&(_, &scale)| scale > 0.0) {
+            column[feature] = keys.len() as u32;
+            keys.push(self.keys[feature]);
+            kept.push(scale);
+        }
+        for feature in &mut rows.columns {
+            *feature = column[*feature as usize];
+        }
+        rows.width = keys.len();
+        Vectors { keys, scales: kept, unseen, rows }
+    }
+}
+
+/// Brings a vector whose square is `square` to length `share`.
+pub(crate) fn factor(share: f32, square: f32) -> f32 {
+    if square > 0.0 { share / square.sqrt() } else { 0.0 }
+}
+
+/// Reads texts into tables whose ids are given in order of first sight, then orders features by hash.
+struct Reader {
+    widest: FeatureSettings,
+    feature_ids: Map<u32, u32>,
+    features: Vec<(u32, FeatureKind)>,
+    word_ids: Map<u64, u32>,
+    word_features: Vec<u32>,
+    terms: Vec<Vec<(u32, f32)>>,
+    words: Vec<Vec<(u32, f32)>>,
+    grams: Vec<Vec<(u32, f32)>>,
+    word: Vec<u8>,
+    padded: Vec<u8>,
+}
+
+impl Reader {
+    fn new(widest: &FeatureSettings) -> Self {
+        Reader {
+            widest: *widest,
+            feature_ids: Map::default(),
+            features: Vec::new(),
+            word_ids: Map::default(),
+            word_features: Vec::new(),
+            terms: Vec::new(),
+            words: Vec::new(),
+            grams: Vec::new(),
+            word: Vec::new(),
+            padded: Vec::new(),
+        }
+    }
+
+    fn feature(
+        feature_ids: &mut Map<u32, u32>,
+        features: &mut Vec<(u32, FeatureKind)>,
+        key: u32,
+        kind: FeatureKind,
+    ) -> u32 {
+        *feature_ids.entry(key).or_insert_with(|| {
+            features.push((key, kind));
+            features.len() as u32 - 1
+        })
+    }
+
+    fn read(&mut self, record: &Record<'_>) {
+        let Reader { widest, feature_ids, features, word_ids, word_features, grams, word, padded, .. } = self;
+        let mut word_counts: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut pair_counts: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut previous = None;
+        features::for_each_word(record.text(), word, |word| {
+            let hash = features::word_hash(word);
+            let id = *word_ids.entry(hash).or_insert_with(|| {
+                word_features.push(Self::feature(feature_ids, features, features::word_key(hash), FeatureKind::Word));
+                let mut entries = Vec::new();
+                if widest.uses_chars() {
+                    features::for_each_gram(word, widest, padded, |key, gram| {
+                        let length = std::str::from_utf8(gram).map_or(gram.len(), |gram| gram.chars().count());
+                        let kind = FeatureKind::Gram(length as u8);
+                        entries.push((Self::feature(feature_ids, features, key, kind), 1.0));
+                    });
+                }
+                grams.push(entries);
+                word_features.len() as u32 - 1
+            });
+            *word_counts.entry(id).or_default() += 1;
+            if let Some(previous) = previous {
+                let key = features::bigram_key(previous, hash);
+                let pair = Self::feature(feature_ids, features, key, FeatureKind::Bigram);
+                *pair_counts.entry(pair).or_default() += 1;
+            }
+            previous = Some(hash);
+        });
+        let words: Vec<(u32, f32)> = word_counts.iter().map(|(&word, &count)| (word, damped(count))).collect();
+        let mut terms: Vec<(u32, f32)> =
+            words.iter().map(|&(word, value)| (word_features[word as usize], value)).collect();
+        terms.extend(pair_counts.iter().map(|(&pair, &count)| (pair, damped(count))));
+        if widest.signals {
+            features::for_each_signal(record, |key, _| {
+                terms.push((Self::feature(feature_ids, features, key, FeatureKind::Signal), 1.0));
+            });
+        }
+        self.terms.push(terms);
+        self.words.push(words);
+    }
+
+    fn finish(self) -> Corpus {
+        let mut order: Vec<u32> = (0..self.features.len() as u32).collect();
+        order.sort_by_key(|&id| self.features[id as usize].0);
+        let mut rank = vec![0; order.len()];
+        for (at, &id) in order.iter().enumerate() {
+            rank[id as usize] = at as u32;
+        }
+        let ranked = |lists: Vec<Vec<(u32, f32)>>| {
+            let mut matrix = Sparse::new(order.len());
+            for mut entries in lists {
+                entries.iter_mut().for_each(|(id, _)| *id = rank[*id as usize]);
+                matrix.push(&mut entries);
+            }
+            matrix
+        };
+        let (terms, grams) = (ranked(self.terms), ranked(self.grams));
+        let mut words = Sparse::new(grams.rows());
+        let mut chars = Sparse::new(order.len());
+        let mut entries = Vec::new();
+        for mut row in self.words {
+            entries.clear();
+            for &(word, value) in &row {
+                entries.extend(grams.entries(word as usize).map(|(feature, count)| (feature as u32, count * value)));
+            }
+            words.push(&mut row);
+            chars.push(&mut entries);
+        }
+        Corpus {
+            kinds: order.iter().map(|&id| self.features[id as usize].1).collect(),
+            keys: order.iter().map(|&id| self.features[id as usize].0).collect(),
+            terms,
+            words,
+            grams,
+            chars,
+            word_features: self.word_features.iter().map(|&id| rank[id as usize]).collect(),
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! A model on disk: a folder with `manifest.json` and `weights.safetensors`.
+//!
+//! A package is written whole or not at all (a sibling folder, then a rename), and nothing of it is believed on load:
+//! version, hash, shapes, order, and values are checked before anything is built from them.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::f16;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::calibration::Calibration;
+use super::corpus::Unseen;
+use super::evaluation::Summary;
+use super::features::FeatureSettings;
+use super::head::FitSettings;
+use crate::record::Kind;
+
+pub const MANIFEST_FILE: &str = "manifest.json";
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+const FORMAT_VERSION: u32 = 1;
+
+/// Packages inside the program.
+const BUILTIN: [(&str, &[u8], &[u8]); 2] = [
+    (
+        "tickets",
+        include_bytes!("../../models/tickets/manifest.json"),
+        include_bytes!("../../models/tickets/weights.safetensors"),
+    ),
+    (
+        "logs",
+        include_bytes!("../../models/logs/manifest.json"),
+        include_bytes!("../../models/logs/weights.safetensors"),
+    ),
+];
+
+/// A larger file is no package of ours; refused before it is read into memory.
+const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Why a package cannot be used.
+#[derive(Debug, Error)]
+pub enum PackageError {
+    #[error("no model `builtin:{name}`; there are: {known}")]
+    UnknownBuiltin { name: String, known: String },
+    #[error("cannot read {}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {}", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{} exists and is not a model package; choose another folder or remove it", .0.display())]
+    Occupied(PathBuf),
+    #[error("{} has {bytes} bytes; a package's file has at most {MAX_FILE_BYTES}", .path.display())]
+    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("{place}: the manifest cannot be read")]
+    Manifest { place: String, source: serde_json::Error },
+    #[error("{place}: format version {found}; this program reads version {FORMAT_VERSION}")]
+    Version { place: String, found: u32 },
+    #[error("{place}: the weights do not belong to the manifest (SHA-256 {found}, expected {expected})")]
+    Hash { place: String, found: String, expected: String },
+    #[error("{place}: the weights cannot be read")]
+    Weights { place: String, source: safetensors::SafeTensorError },
+    #[error("{place}: {problem}")]
+    Invalid { place: String, problem: String },
+}
+
+/// What a package says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format_version: u32,
+    pub name: String,
+    pub kind: Kind,
+    /// Sorted; a class's number is its place here.
+    pub labels: Vec<String>,
+    /// Labels with so few rows that nothing reliable can be said about them.
+    pub small_labels: Vec<String>,
+    pub features: FeatureSettings,
+    pub(crate) fit: FitSettings,
+    /// Exponent of the class ratios in the features' weights; 0: plain TF-IDF.
+    pub ratio_power: f32,
+    pub(crate) unseen: Unseen,
+    pub(crate) calibration: Calibration,
+    /// Confidence at and above which validation reached the target precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Thresholds>,
+    pub data: DataSource,
+    /// Measured by cross-validation: each row by a model that never saw it.
+    pub metrics: Summary,
+    pub weights: WeightsFile,
+    pub reproduce: Reproduce,
+}
+
+/// Confidence that reached a precision on rows not trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thresholds {
+    pub target_precision: f32,
+    pub auto_route: f32,
+}
+
+/// What a model learned from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSource {
+    pub name: String,
+    pub sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Rows read.
+    pub rows: usize,
+    /// Rows left after duplicates were dropped.
+    pub rows_used: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsFile {
+    pub sha256: String,
+    /// Features that have weights.
+    pub features: usize,
+}
+
+/// How to get this package again, byte for byte.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reproduce {
+    pub program: String,
+    pub command: String,
+    pub seed: u64,
+}
+
+/// The numbers of a model. Classes change fastest in `weight`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PackedWeights {
+    /// Hash of each feature, rising.
+    pub(crate) keys: Vec<u32>,
+    /// Weight of each feature in a text's vector.
+    pub(crate) scales: Vec<f32>,
+    /// Features × classes. Stored as f16.
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+}
+
+impl PackedWeights {
+    /// Rounds the weights to what the file holds, so that a model behaves the same before and after it is stored.
+    pub(crate) fn round(&mut self) {
+        self.weight.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
+    }
+
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+        let (features, classes) = (self.keys.len(), self.bias.len());
+        let keys: Vec<u8> = self.keys.iter().flat_map(|key| key.to_le_bytes()).collect();
+        let scales: Vec<u8> = self.scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let weight: Vec<u8> = self.weight.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
+        let bias: Vec<u8> = self.bias.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tensors = [
+            ("keys", TensorView::new(Dtype::U32, vec![features], &keys)?),
+            ("scales", TensorView::new(Dtype::F32, vec![features], &scales)?),
+            ("weight", TensorView::new(Dtype::F16, vec![features, classes], &weight)?),
+            ("bias", TensorView::new(Dtype::F32, vec![classes], &bias)?),
+        ];
+        safetensors::serialize(tensors, None)
+    }
+}
+
+/// A package whose parts fit together.
+#[derive(Debug, Clone)]
+pub(crate) struct Package {
+    pub(crate) manifest: Manifest,
+    pub(crate) weights: PackedWeights,
+}
+
+impl Package {
+    /// Reads `builtin:NAME` or a folder.
+    pub(crate) fn load(spec: &str) -> Result<Package, PackageError> {
+        let (manifest, weights): (Cow<'_, [u8]>, Cow<'_, [u8]>) = match spec.strip_prefix("builtin:") {
+            Some(name) => {
+                let (_, manifest, weights) = BUILTIN.iter().find(|(known, ..)| *known == name).ok_or_else(|| {
+                    let known = BUILTIN.map(|(known, ..)| known).join(", ");
+                    PackageError::UnknownBuiltin { name: name.to_owned(), known }
+                })?;
+                (Cow::Borrowed(*manifest), Cow::Borrowed(*weights))
+            }
+            None => {
+                let folder = Path::new(spec);
+                (read(&folder.join(MANIFEST_FILE))?.into(), read(&folder.join(WEIGHTS_FILE))?.into())
+            }
+        };
+        Package::check(spec, &manifest, &weights)
+    }
+
+    fn check(place: &str, manifest: &[u8], weights: &[u8]) -> Result<Package, PackageError> {
+        let place = || place.to_owned();
+        let unreadable = |source| PackageError::Manifest { place: place(), source };
+        let version: Version = serde_json::from_slice(manifest).map_err(unreadable)?;
+        if version.format_version != FORMAT_VERSION {
+            return Err(PackageError::Version { place: place(), found: version.format_version });
+        }
+        let manifest: Manifest = serde_json::from_slice(manifest).map_err(unreadable)?;
+        let found = sha256(weights);
+        if found != manifest.weights.sha256 {
+            return Err(PackageError::Hash { place: place(), found, expected: manifest.weights.sha256 });
+        }
+        let invalid = |problem: String| PackageError::Invalid { place: place(), problem };
+        manifest.check().map_err(invalid)?;
+        let tensors =
+            SafeTensors::deserialize(weights).map_err(|source| PackageError::Weights { place: place(), source })?;
+        let (features, classes) = (manifest.weights.features, manifest.labels.len());
+        let read = |name: &str, dtype: Dtype, shape: &[usize]| -> Result<Vec<u8>, PackageError> {
+            let tensor = tensors.tensor(name).map_err(|source| PackageError::Weights { place: place(), source })?;
+            if tensor.dtype() != dtype || tensor.shape() != shape {
+                let (found, of) = (tensor.shape(), tensor.dtype());
+                return Err(invalid(format!("tensor `{name}` is {of:?} {found:?}, expected {dtype:?} {shape:?}")));
+            }
+            Ok(tensor.data().to_vec())
+        };
+        let weights = PackedWeights {
+            keys: read("keys", Dtype::U32, &[features])?
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&bytes| u32::from_le_bytes(bytes))
+                .collect(),
+            scales: floats(&read("scales", Dtype::F32, &[features])?),
+            weight: read("weight", Dtype::F16, &[features, classes])?
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&bytes| f16::from_le_bytes(bytes).to_f32())
+                .collect(),
+            bias: floats(&read("bias", Dtype::F32, &[classes])?),
+        };
+        if !weights.keys.is_sorted_by(|a, b| a < b) {
+            return Err(invalid("tensor `keys` does not rise".to_owned()));
+        }
+        if !weights.scales.iter().chain(&weights.weight).chain(&weights.bias).all(|value| value.is_finite()) {
+            return Err(invalid("a weight is not a finite number".to_owned()));
+        }
+        Ok(Package { manifest, weights })
+    }
+
+    /// Writes the package as the folder `out`, replacing a package that is there.
+    pub(crate) fn write(&self, out: &Path) -> Result<(), PackageError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| PackageError::Write { path, source }
+        };
+        if out.exists()
+            && !out.join(MANIFEST_FILE).exists()
+            && fs::read_dir(out).map_or(true, |mut files| files.next().is_some())
+        {
+            return Err(PackageError::Occupied(out.to_owned()));
+        }
+        let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let sibling = |role: &str| out.with_file_name(format!(".{name}.{role}-{}", std::process::id()));
+        let (fresh, old) = (sibling("new"), sibling("old"));
+        let weights =
+            self.weights.to_bytes().map_err(|source| PackageError::Weights { place: name.clone(), source })?;
+        let mut manifest = serde_json::to_vec_pretty(&self.manifest)
+            .map_err(|source| PackageError::Manifest { place: name.clone(), source })?;
+        manifest.push(b'\n');
+        fs::create_dir_all(&fresh).map_err(failed(&fresh))?;
+        let written = write_durably(&fresh.join(WEIGHTS_FILE), &weights)
+            .and_then(|()| write_durably(&fresh.join(MANIFEST_FILE), &manifest))
+            .map_err(failed(&fresh))
+            .and_then(|()| {
+                // A folder cannot be renamed over a full one, so the old package steps aside first.
+                if out.exists() {
+                    fs::rename(out, &old).map_err(failed(&old))?;
+                }
+                fs::rename(&fresh, out).map_err(failed(out))
+            });
+        if written.is_err() {
+            // The first error is the one to report; these two only tidy up after it.
+            fs::remove_dir_all(&fresh).ok();
+            if !out.exists() {
+                fs::rename(&old, out).ok();
+            }
+        } else if old.exists() {
+            fs::remove_dir_all(&old).map_err(failed(&old))?;
+        }
+        written
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    format_version: u32,
+}
+
+impl Manifest {
+    pub(crate) const VERSION: u32 = FORMAT_VERSION;
+
+    fn check(&self) -> Result<(), String> {
+        if self.labels.len() < 2 {
+            return Err("a model needs at least two labels".to_owned());
+        }
+        if !self.labels.is_sorted_by(|a, b| a < b) {
+            return Err("labels must be sorted and unique".to_owned());
+        }
+        if self.name.is_empty() {
+            return Err("the model has no name".to_owned());
+        }
+        let features = &self.features;
+        if features.char_min > features.char_max
+            || features.char_max > 16
+            || (features.char_min == 0) != (features.char_max == 0)
+        {
+            return Err(format!("character n-grams of {} to {}", features.char_min, features.char_max));
+        }
+        let numbers = [features.char_share, self.unseen.word, self.unseen.gram];
+        if !numbers.iter().all(|number| number.is_finite() && *number >= 0.0) {
+            return Err("a feature setting is negative or not a finite number".to_owned());
+        }
+        self.calibration.check(self.labels.len())
+    }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
+    let failed = |source| PackageError::Read { path: path.to_owned(), source };
+    let bytes = fs::metadata(path).map_err(failed)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(PackageError::TooLarge { path: path.to_owned(), bytes });
+    }
+    fs::read(path).map_err(failed)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let mut file = fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

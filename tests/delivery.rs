@@ -1,0 +1,206 @@
+//! Conservation: whatever is killed, stopped, joined or restarted while records flow, each record has its outcome; in
+//! `exactly_once` exactly one, read with read_committed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::outcomes::{Outcomes, Times, assert_conserved};
+use crate::peers::broker::Broker;
+use crate::peers::client::Isolation;
+use crate::peers::daemon::Daemon;
+use crate::peers::wait_until;
+use crate::setup::{GROUP, Setup, seed};
+use crate::workload::{TOPICS, Workload};
+
+const PATIENCE: Duration = Duration::from_secs(240);
+const OUTPUTS: [&str; 3] = ["queue-events", "escalations", "dead-letters"];
+
+/// A broker with all topics, and a workload on its way into it.
+struct Flow {
+    broker: Broker,
+    delivery: &'static str,
+}
+
+impl Flow {
+    fn new(delivery: &'static str) -> Flow {
+        let broker = Broker::start();
+        for topic in TOPICS {
+            broker.create_topic(topic, 3);
+        }
+        for topic in OUTPUTS {
+            broker.create_topic(topic, 3);
+        }
+        Flow { broker, delivery }
+    }
+
+    fn setup(&self) -> Setup {
+        Setup::new(&self.broker.bootstrap(), self.delivery)
+    }
+
+    fn outcomes(&self) -> Outcomes {
+        let isolation = match self.delivery {
+            "exactly_once" => Isolation::ReadCommitted,
+            _ => Isolation::ReadUncommitted,
+        };
+        Outcomes::open(|topic| self.broker.reader(topic, isolation))
+    }
+
+    fn times(&self) -> Times {
+        if self.delivery == "exactly_once" { Times::Once } else { Times::AtLeastOnce }
+    }
+
+    /// Waits until every record has an outcome, stops `daemons` in order, and checks that nothing is lost, nothing is
+    /// there more often than `times`, and all offsets are committed. Returns how many outcomes were repeated.
+    fn settle(&self, workload: &Workload, daemons: &mut [Daemon], times: Times) -> usize {
+        let mut outcomes = self.outcomes();
+        outcomes.wait_for(workload.len(), PATIENCE);
+        for daemon in daemons {
+            assert!(daemon.stop(PATIENCE).success());
+        }
+        outcomes.drain();
+        let inputs = workload.locate(|topic| self.broker.reader(topic, Isolation::ReadUncommitted));
+        assert_conserved(&inputs, &outcomes, times);
+        for topic in TOPICS {
+            assert_eq!(self.broker.watch_group(topic, GROUP).offsets(), inputs.ends(topic), "offsets of {topic}");
+        }
+        outcomes.total() - workload.len()
+    }
+
+    /// Runs `meanwhile` while the workload is published at some 10,000 records a second.
+    fn publish_while(&self, workload: &Workload, meanwhile: impl FnOnce()) {
+        let bootstrap = self.broker.bootstrap();
+        thread::scope(|scope| {
+            let publishing = scope.spawn(|| workload.publish(&bootstrap, || thread::sleep(Duration::from_millis(25))));
+            meanwhile();
+            publishing.join().expect("the workload is published");
+        });
+    }
+
+    /// Follows the number of outputs in the log, committed or not.
+    fn outputs(&self) -> impl Fn() -> i64 {
+        let watches = OUTPUTS.map(|topic| self.broker.watch(topic));
+        move || watches.iter().map(|watch| watch.high_watermark()).sum()
+    }
+}
+
+/// The process is killed at random moments: after a random number of further outputs.
+fn killed_at_random_moments(delivery: &'static str) {
+    const KILLS: usize = 6;
+    let seed = seed(&format!("killed in {delivery}"));
+    let mut rng = StdRng::seed_from_u64(seed);
+    let flow = Flow::new(delivery);
+    let workload = Workload::new(seed, 50_000);
+    let mut daemon = flow.setup().start();
+
+    flow.publish_while(&workload, || {
+        let outputs = flow.outputs();
+        for kill in 0..KILLS {
+            let done = outputs();
+            let left = workload.len() as i64 - done;
+            // The rest is shared among the kills still to come, so that each meets a daemon at work.
+            let share = left / (KILLS - kill + 1) as i64;
+            assert!(share > 0, "the daemon was through before kill {kill}");
+            let target = done + rng.random_range(1..=share);
+            wait_until(&format!("{target} outputs are there"), PATIENCE, || outputs() >= target);
+            daemon.kill();
+            eprintln!("killed in {delivery}: kill {kill} at {} outputs", outputs());
+            daemon.restart();
+        }
+    });
+    let repeated = flow.settle(&workload, &mut [daemon], flow.times());
+    eprintln!("killed in {delivery}: {repeated} repeated outcomes");
+}
+
+#[test]
+fn kills_lose_nothing_and_repeat_only_the_same_event_in_at_least_once() {
+    killed_at_random_moments("at_least_once");
+}
+
+#[test]
+fn kills_lose_and_repeat_nothing_in_exactly_once() {
+    killed_at_random_moments("exactly_once");
+}
+
+/// A second instance joins while records flow, and later the first one leaves.
+fn rebalanced(delivery: &'static str) {
+    let flow = Flow::new(delivery);
+    let workload = Workload::new(seed(&format!("rebalanced in {delivery}")), 30_000);
+    let mut first = flow.setup().start_ready();
+    let mut second = None;
+
+    flow.publish_while(&workload, || {
+        let outputs = flow.outputs();
+        wait_until("the first instance is at work", PATIENCE, || outputs() > 2_000);
+        let joined = second.insert(flow.setup().instance("two").start_ready());
+        wait_until("the second instance is at work", PATIENCE, || joined.metric("triaged_records_total", &[]) > 0.0);
+        assert!(first.stop(PATIENCE).success());
+    });
+    let mut second = [second.expect("it was started")];
+    let repeated = flow.settle(&workload, &mut second, flow.times());
+    assert_eq!(repeated, 0, "partitions were handed over in order, yet outcomes are repeated");
+}
+
+#[test]
+fn a_rebalance_in_the_middle_loses_and_repeats_nothing_in_at_least_once() {
+    rebalanced("at_least_once");
+}
+
+#[test]
+fn a_rebalance_in_the_middle_loses_and_repeats_nothing_in_exactly_once() {
+    rebalanced("exactly_once");
+}
+
+/// The broker goes away while records flow, long enough for the daemon to notice, and comes back.
+fn broker_restarted(delivery: &'static str) {
+    let mut flow = Flow::new(delivery);
+    let workload = Workload::new(seed(&format!("broker restarted in {delivery}")), 30_000);
+    // All inputs are there at the start: the broker is stopped while the daemon is in the middle of them.
+    workload.publish(&flow.broker.bootstrap(), || {});
+    let outputs = flow.outputs();
+    let mut daemon = flow.setup().start();
+    wait_until("the daemon is at work", PATIENCE, || outputs() > 2_000);
+    drop(outputs);
+
+    flow.broker.stop();
+    wait_until("the daemon says that it is not ready", PATIENCE, || !daemon.ready());
+    assert_eq!(daemon.get("/health/live").map(|(status, _)| status), Some(200));
+    flow.broker.restart();
+    daemon.wait_ready();
+    flow.settle(&workload, &mut [daemon], flow.times());
+}
+
+#[test]
+fn a_broker_that_restarts_costs_nothing_in_at_least_once() {
+    broker_restarted("at_least_once");
+}
+
+#[test]
+fn a_broker_that_restarts_costs_nothing_in_exactly_once() {
+    broker_restarted("exactly_once");
+}
+
+/// Stops in order, again and again, in the middle of the flow.
+#[test]
+fn an_orderly_restart_repeats_nothing() {
+    let flow = Flow::new("at_least_once");
+    let workload = Workload::new(seed("orderly restart"), 20_000);
+    let mut daemon = flow.setup().start();
+    let done = AtomicBool::new(false);
+    flow.publish_while(&workload, || {
+        let outputs = flow.outputs();
+        for _ in 0..3 {
+            let target = outputs() + 2_000;
+            wait_until("the daemon is at work", PATIENCE, || outputs() >= target);
+            assert!(daemon.stop(PATIENCE).success());
+            daemon.restart();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(done.into_inner());
+    let repeated = flow.settle(&workload, &mut [daemon], Times::Once);
+    assert_eq!(repeated, 0);
+}

@@ -1,0 +1,16 @@
+//! The integration tests, in one binary: the daemon as a process of its own against a real broker, and against a mock
+//! cluster that makes faults on demand.
+//!
+//! A test waits for a condition with a deadline and never sleeps for a guess. Random choices come from a seed that is
+//! printed; `TRIAGED_TEST_SEED=N` repeats them.
+
+#![allow(clippy::print_stderr, reason = "a failed test prints what the daemon logged, and the seed it used")]
+
+mod broker;
+mod commands;
+mod delivery;
+mod outcomes;
+mod peers;
+mod setup;
+mod tools;
+mod workload;
