@@ -16,8 +16,8 @@ impl Setup {
             ("kafka.brokers", bootstrap),
             ("kafka.instance", "one"),
             ("kafka.delivery", delivery),
-            // A member that was killed holds its partitions for so long.
-            ("kafka.properties.\"session.timeout.ms\"", "3000"),
+            // A member that was killed holds its partitions for so long; brokers allow no less.
+            ("kafka.properties.\"session.timeout.ms\"", "6000"),
             ("kafka.properties.\"heartbeat.interval.ms\"", "300"),
             ("kafka.properties.\"reconnect.backoff.max.ms\"", "500"),
             ("stream.batch_age", "20ms"),
