@@ -12,5 +12,6 @@ mod delivery;
 mod outcomes;
 mod peers;
 mod setup;
+mod signals;
 mod tools;
 mod workload;
