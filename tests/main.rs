@@ -9,7 +9,10 @@
 mod broker;
 mod commands;
 mod delivery;
+mod faults;
+mod operation;
 mod outcomes;
 mod peers;
 mod setup;
+mod whole_path;
 mod workload;
