@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod checked;
 mod fault;
 mod kafka;
+mod layers;
 mod reader;
 mod secret;
 mod settings;
@@ -22,6 +23,7 @@ pub use secret::Secret;
 pub use settings::*;
 pub(crate) use units::parse_duration;
 
+use layers::Layers;
 use reader::Ledger;
 use tree::{Document, Node, Origin, Table, Value};
 
@@ -61,19 +63,20 @@ impl Config {
         environment: &BTreeMap<String, String>,
     ) -> Result<Config, ConfigFaults> {
         let mut ledger = Ledger::default();
-        let mut tree = tree::parse(&Document::Default, DEFAULT_TOML).expect("a test loads default.toml");
+        let mut layers = Layers::default();
+        layers.add(tree::parse(&Document::Default, DEFAULT_TOML).expect("a test loads default.toml"));
         if let Some((path, text)) = file {
             match tree::parse(&Document::File(Arc::from(path)), text) {
-                Ok(layer) => tree::merge(&mut tree, layer),
+                Ok(layer) => layers.add(layer),
                 Err((place, why)) => ledger.hidden_fault(&place, "TOML", why),
             }
         }
         for (name, value) in environment {
             if let Some(layer) = environment_layer(name, value, &mut ledger) {
-                tree::merge(&mut tree, layer);
+                layers.add(layer);
             }
         }
-        let root = Node { value: Value::Table(tree), origin: Origin::Default };
+        let root = Node { value: Value::Table(layers.merged()), origin: Origin::Default };
         let config = checked::read_config(root, environment, &mut ledger);
         match ledger.into_faults() {
             faults if faults.is_empty() => Ok(config),

@@ -1,19 +1,43 @@
-//! `triaged` reads tickets and log lines from Kafka, decides which queue each belongs to, and publishes routed events.
+//! `triaged` reads tickets and log lines from Kafka, decides which queue each belongs to, and publishes routed queue
+//! events.
+//!
+//! ```text
+//! Kafka: tickets, logs
+//!      │
+//!      ▼
+//! stream     polls, batches, publishes, commits in order          runs every role
+//! decode     bytes ─► record, or the reason why not ────────────► dead-letters
+//! rules      literals and regexes; a decisive rule ends here ───► queue-events
+//! classify   template cache ─► model ─► decide: sure ───────────► queue-events
+//!                                        not sure ──────────────► escalations
+//! ```
+//!
+//! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles
+//! (`classify`), then `stream`, `rules`, `model`, `decode`, then `record`, `config`, `metrics`. Roles never import one
+//! another. rdkafka is named only in `stream`, Burn only in `model`, axum only in `ops`.
+
+pub mod cli;
 
 pub mod app;
-pub mod classify;
-pub mod cli;
-pub mod config;
-pub mod decode;
-pub mod generate;
-pub mod metrics;
-pub mod model;
-pub mod ops;
-pub mod readiness;
-pub mod record;
-pub mod rules;
-#[cfg(test)]
-mod schemas;
+
 pub mod stream;
+
+pub mod decode;
+
+pub mod rules;
+
+pub mod model;
+
+pub mod classify;
+
+pub mod ops;
+
+pub mod record;
+
+pub mod config;
+pub mod metrics;
+pub mod readiness;
 pub mod supervisor;
 pub mod telemetry;
+
+pub mod generate;

@@ -14,5 +14,6 @@ mod operation;
 mod outcomes;
 mod peers;
 mod setup;
+mod tools;
 mod whole_path;
 mod workload;

@@ -49,6 +49,11 @@ impl Setup {
         Daemon::start_ready(&self.toml())
     }
 
+    /// Writes the configuration file, for commands other than `run`.
+    pub(crate) fn write(&self, path: &std::path::Path) {
+        std::fs::write(path, self.toml()).expect("the file can be written");
+    }
+
     fn toml(&self) -> String {
         self.0.iter().map(|(name, value)| format!("{name} = {value}\n")).collect()
     }

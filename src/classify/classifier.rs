@@ -181,11 +181,16 @@ impl Classifier {
     fn ask(&self, model: &FastModel, record: &Record<'_>, scratch: &mut Scratch) -> Answer {
         model.classify(record, &mut scratch.model);
         let probabilities = scratch.model.probabilities().iter().enumerate();
-        let mut ranked: Vec<(u32, f32)> = probabilities.map(|(label, &p)| (label as u32, p)).collect();
+        let mut ranked: Vec<(u32, f32)> = probabilities.map(|(label, &p)| (label as u32, rounded(p))).collect();
         let keep = self.decider.ranked_labels().min(ranked.len());
         ranked.select_nth_unstable_by(keep - 1, |a, b| b.1.total_cmp(&a.1));
         ranked.truncate(keep);
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         Answer { ranked: ranked.into() }
     }
+}
+
+/// Four decimals are more than calibration can vouch for, and what is compared with a threshold is what is shown.
+fn rounded(probability: f32) -> f32 {
+    (probability * 1e4).round() / 1e4
 }

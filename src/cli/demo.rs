@@ -158,6 +158,7 @@ fn drive(
     let topic_of = |kind| config.inputs.iter().find(|input| input.decode.kind == kind).map(|input| &*input.topic);
     let (tickets, logs) = (topic_of(Kind::Ticket), topic_of(Kind::Log));
     let mut generator = Generator::new(arguments.seed, GeneratorSettings::default());
+    wait_until_ready(metrics, shutdown)?;
     let started = Instant::now();
     let mut generated: u64 = 0;
     while started.elapsed() < arguments.duration && !shutdown.is_requested() {
@@ -187,6 +188,18 @@ fn drive(
     }
     view.close()?;
     summarise(config, metrics, generated, started.elapsed())
+}
+
+/// Joining the consumer group takes some seconds, which say nothing about the daemon's latency.
+fn wait_until_ready(metrics: &Metrics, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !metrics.values("triaged_role_ready").iter().any(|(_, ready)| *ready > 0.0) {
+        anyhow::ensure!(started.elapsed() < FINISH_WITHIN, "the classify role did not become ready");
+        if shutdown.wait_for(SLICE) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn summarise(config: &Config, metrics: &Metrics, generated: u64, took: Duration) -> anyhow::Result<Summary> {

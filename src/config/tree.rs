@@ -1,4 +1,4 @@
-//! The layers of the configuration as one tree. Every value remembers where it was written, so that a fault can
+//! A layer of the configuration as a tree. Every value remembers where it was written, so that a fault can
 //! point at the line or at the environment variable.
 
 use std::collections::BTreeMap;
@@ -118,21 +118,6 @@ fn convert_value(value: DeValue<'_>, at: &impl Fn(Range<usize>) -> Origin) -> Va
 
 fn convert_item(item: Spanned<DeValue<'_>>, at: &impl Fn(Range<usize>) -> Origin) -> Node {
     Node { origin: at(item.span()), value: convert_value(item.into_inner(), at) }
-}
-
-/// Lays `over` upon `base`: tables unite, everything else is replaced, lists as a whole.
-pub(super) fn merge(base: &mut Table, over: Table) {
-    for (key, node) in over {
-        match (base.get_mut(&key), node) {
-            (Some(Node { value: Value::Table(below), origin: place }), Node { value: Value::Table(above), origin }) => {
-                merge(below, above);
-                *place = origin;
-            }
-            (_, node) => {
-                base.insert(key, node);
-            }
-        }
-    }
 }
 
 /// A table of one value at a path.

@@ -60,7 +60,7 @@ impl<'r> RuleVerdict<'r> {
     }
 }
 
-/// Working memory of `Prefilter::apply`, one for each thread; it fits any prefilter and is empty between calls.
+/// Working memory of `Prefilter::apply`, one for each thread; it fits any prefilter.
 #[derive(Debug, Default)]
 pub struct Scratch {
     found: NumberSet,
@@ -87,26 +87,24 @@ impl Prefilter {
     /// What the rules say about a record.
     pub fn apply(&self, kind: Kind, source: Option<&str>, text: &str, scratch: &mut Scratch) -> RuleVerdict<'_> {
         let mut verdict = RuleVerdict::default();
-        self.lanes[kind as usize].each_match(source, text, scratch, |index, confirm| {
-            let rule = &self.set.rules()[index];
-            if verdict.gains_from(rule) && confirm(rule) {
+        for index in self.lanes[kind as usize].candidates(source, text, scratch) {
+            let rule = &self.set.rules()[*index as usize];
+            if verdict.gains_from(rule) && confirms(rule, text) {
                 verdict.absorb(rule);
             }
-        });
+        }
         verdict
     }
 
     /// All rules that match a record, in order.
     pub fn matching(&self, kind: Kind, source: Option<&str>, text: &str, scratch: &mut Scratch) -> Vec<&Rule> {
-        let mut matching = Vec::new();
-        self.lanes[kind as usize].each_match(source, text, scratch, |index, confirm| {
-            let rule = &self.set.rules()[index];
-            if confirm(rule) {
-                matching.push(rule);
-            }
-        });
-        matching
+        let candidates = self.lanes[kind as usize].candidates(source, text, scratch).iter();
+        candidates.map(|index| &self.set.rules()[*index as usize]).filter(|rule| confirms(rule, text)).collect()
     }
+}
+
+fn confirms(rule: &Rule, text: &str) -> bool {
+    rule.regex.as_ref().is_none_or(|regex| regex.is_match(text))
 }
 
 /// The rules of one kind of record.
@@ -115,21 +113,25 @@ struct Lane {
     scanner: Scanner,
     /// By literal: the rules to try once it is found.
     anchored: Vec<Vec<u32>>,
-    /// By position in the rule set; `None` for rules of other kinds.
-    conditions: Vec<Option<Conditions>>,
+    /// By position in the rule set; those of rules of other kinds are empty and never asked for.
+    conditions: Vec<Conditions>,
+    /// What the conditions refer to.
+    numbers: Vec<u32>,
     /// Sources in ASCII lower case, sorted, with the rules to try on each of their records.
     sources: Vec<(String, Vec<u32>)>,
     /// Rules to try on every record.
     always: Vec<u32>,
 }
 
-/// A rule's literal conditions, as numbers of literals.
-#[derive(Debug)]
+/// A rule's conditions without its regex: where each list of numbers ends in `Lane::numbers`. The first three are
+/// numbers of literals, the last are numbers of sources.
+#[derive(Debug, Clone, Copy, Default)]
 struct Conditions {
-    any: Vec<u32>,
-    all: Vec<u32>,
-    none: Vec<u32>,
-    sources: Vec<u32>,
+    begin: u32,
+    all_end: u32,
+    none_end: u32,
+    any_end: u32,
+    sources_end: u32,
 }
 
 /// Numbers for literals.
@@ -161,18 +163,21 @@ impl Lane {
         let mut interner = Interner::default();
         let mut anchored: Vec<Vec<u32>> = Vec::new();
         let mut always = Vec::new();
-        let mut conditions: Vec<Option<Conditions>> = rules.iter().map(|_| None).collect();
+        let mut conditions = vec![Conditions::default(); rules.len()];
+        let mut numbers: Vec<u32> = Vec::new();
         for (index, rule) in covered() {
-            let mut numbers = |texts: &[String]| -> Vec<u32> {
-                texts.iter().map(|text| interner.number(literal(rule, text.as_bytes()))).collect()
-            };
-            let of_rule = Conditions {
-                any: numbers(&rule.any),
-                all: numbers(&rule.all),
-                none: numbers(&rule.none),
-                sources: rule.sources.iter().filter_map(|source| find_source(&sources, source)).collect(),
-            };
+            let of_rule = &mut conditions[index];
             let index = index as u32;
+            let mut add = |texts: &[String]| -> u32 {
+                numbers.extend(texts.iter().map(|text| interner.number(literal(rule, text.as_bytes()))));
+                numbers.len() as u32
+            };
+            of_rule.begin = add(&[]);
+            of_rule.all_end = add(&rule.all);
+            of_rule.none_end = add(&rule.none);
+            of_rule.any_end = add(&rule.any);
+            numbers.extend(rule.sources.iter().filter_map(|source| find_source(&sources, source)));
+            of_rule.sources_end = numbers.len() as u32;
             match anchors(rule) {
                 Some(anchors) => {
                     for anchor in anchors {
@@ -184,54 +189,43 @@ impl Lane {
                     }
                 }
                 None if rule.sources.is_empty() => always.push(index),
-                None => of_rule.sources.iter().for_each(|source| sources[*source as usize].1.push(index)),
+                None => {
+                    for source in &numbers[of_rule.any_end as usize..] {
+                        sources[*source as usize].1.push(index);
+                    }
+                }
             }
-            conditions[index as usize] = Some(of_rule);
         }
         anchored.resize(interner.literals.len(), Vec::new());
-        Self { scanner: Scanner::new(interner.literals), anchored, conditions, sources, always }
+        Self { scanner: Scanner::new(interner.literals), anchored, conditions, numbers, sources, always }
     }
 
-    /// Calls `visit` for each candidate, in order, with a function that says whether it matches.
-    fn each_match(
-        &self,
-        source: Option<&str>,
-        text: &str,
-        scratch: &mut Scratch,
-        mut visit: impl FnMut(usize, &dyn Fn(&Rule) -> bool),
-    ) {
+    /// The rules whose conditions hold, their regexes not yet asked, in order.
+    fn candidates<'s>(&self, source: Option<&str>, text: &str, scratch: &'s mut Scratch) -> &'s [u32] {
         let Scratch { found, candidates } = scratch;
-        found.reserve(self.scanner.literal_count());
-        candidates.reserve(self.conditions.len());
+        found.clear(self.scanner.literal_count());
+        candidates.clear(self.conditions.len());
         self.scanner.scan(text, found);
         let source = source.and_then(|source| find_source(&self.sources, source));
         let anchored = found.members().iter().map(|literal| &self.anchored[*literal as usize]);
         let of_source = source.map(|source| &self.sources[source as usize].1);
         for index in anchored.chain(of_source).chain([&self.always]).flatten() {
-            candidates.insert(*index);
+            if self.hold(self.conditions[*index as usize], source, found) {
+                candidates.insert(*index);
+            }
         }
-        candidates.members_mut().sort_unstable();
-        for index in candidates.members() {
-            let index = *index as usize;
-            let Some(conditions) = &self.conditions[index] else {
-                continue;
-            };
-            visit(index, &|rule| {
-                conditions.hold(source, found) && rule.regex.as_ref().is_none_or(|regex| regex.is_match(text))
-            });
-        }
-        found.clear();
-        candidates.clear();
+        candidates.sort();
+        candidates.members()
     }
-}
 
-impl Conditions {
-    fn hold(&self, source: Option<u32>, found: &NumberSet) -> bool {
+    fn hold(&self, conditions: Conditions, source: Option<u32>, found: &NumberSet) -> bool {
+        let list = |begin: u32, end: u32| &self.numbers[begin as usize..end as usize];
+        let Conditions { begin, all_end, none_end, any_end, sources_end } = conditions;
         let occurs = |literal: &u32| found.contains(*literal);
-        (self.sources.is_empty() || source.is_some_and(|source| self.sources.contains(&source)))
-            && self.all.iter().all(occurs)
-            && !self.none.iter().any(occurs)
-            && (self.any.is_empty() || self.any.iter().any(occurs))
+        list(begin, all_end).iter().all(occurs)
+            && !list(all_end, none_end).iter().any(occurs)
+            && (none_end == any_end || list(none_end, any_end).iter().any(occurs))
+            && (any_end == sources_end || source.is_some_and(|source| list(any_end, sources_end).contains(&source)))
     }
 }
 
