@@ -269,9 +269,7 @@ pub struct Indicators {
 
 impl Indicators {
     pub fn is_empty(&self) -> bool {
-        [&self.urls, &self.ips, &self.domains, &self.emails, &self.cves, &self.hashes]
-            .into_iter()
-            .all(Vec::is_empty)
+        [&self.urls, &self.ips, &self.domains, &self.emails, &self.cves, &self.hashes].into_iter().all(Vec::is_empty)
     }
 }
 
