@@ -9,6 +9,7 @@ mod cost;
 mod fault;
 mod file;
 pub mod indicators;
+mod lane;
 mod pattern;
 mod prefilter;
 mod required;

@@ -9,9 +9,12 @@
 mod broker;
 mod commands;
 mod delivery;
+mod faults;
+mod operation;
 mod outcomes;
 mod peers;
 mod setup;
 mod signals;
 mod tools;
+mod whole_path;
 mod workload;

@@ -9,6 +9,7 @@
 
 mod host;
 mod refang;
+mod url;
 
 use std::net::Ipv6Addr;
 
@@ -25,7 +26,6 @@ const MAX_LOCAL_BYTES: usize = 64;
 const MAX_RUN_BYTES: usize = 256;
 /// Lengths of MD5, SHA-1, SHA-256 and SHA-512 in hexadecimal digits.
 const HASH_DIGITS: [usize; 4] = [32, 40, 64, 128];
-const SCHEMES: [&str; 10] = ["http", "https", "ftp", "ftps", "sftp", "smb", "ws", "wss", "ldap", "ldaps"];
 
 /// Finds the indicators of a text, each normalised, sorted and unique.
 pub fn extract(text: &str) -> Indicators {
@@ -139,10 +139,10 @@ impl<'t> Finder<'t> {
     fn url(&mut self, at: usize) -> usize {
         let authority_start = at + 3;
         let scheme_start = self.run_start(at, |byte| byte.is_ascii_alphabetic() || byte == b'*');
-        let Some(scheme) = known_scheme(&self.text[scheme_start..at]) else { return at + 1 };
+        let Some(scheme) = url::known_scheme(&self.text[scheme_start..at]) else { return at + 1 };
         let limit = self.bytes.len().min(authority_start + MAX_URL_BYTES);
         let rest = &self.text[authority_start..self.text.floor_char_boundary(limit)];
-        let rest = url_extent(rest);
+        let rest = url::extent(rest);
         rest.match_indices('(').for_each(|(bracket, _)| _ = self.bracket(authority_start + bracket));
         let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(authority_end);
@@ -303,43 +303,6 @@ fn add(sort: &mut Vec<String>, indicator: impl FnOnce() -> String) {
     }
 }
 
-/// The scheme in its true spelling: `hxxps` and `h**ps` are `https`.
-fn known_scheme(written: &str) -> Option<&'static str> {
-    let lower = written.to_ascii_lowercase();
-    let restored = match lower.as_bytes() {
-        [b'h', b'x' | b't' | b'*', b'x' | b't' | b'*', b'p', rest @ ..] if rest.is_empty() || rest == b"s" => {
-            format!("http{}", &lower[4..])
-        }
-        _ => lower,
-    };
-    SCHEMES.into_iter().find(|scheme| *scheme == restored)
-}
-
-/// The part of a text that belongs to the URL at its start.
-fn url_extent(text: &str) -> &str {
-    let bracketed = text.starts_with('[');
-    let ends = |c: char| {
-        c.is_whitespace()
-            || c.is_control()
-            || matches!(
-                c,
-                '<' | '>' | '"' | '\'' | '`' | '|' | '\\' | '^' | '{' | '}' | '“' | '”' | '‘' | '’' | '»' | '…'
-            )
-            || !bracketed && matches!(c, '[' | ']')
-    };
-    let url = &text[..text.find(ends).unwrap_or(text.len())];
-    // Punctuation at the end is the sentence's, and so is a bracket that the URL does not open.
-    let mut unopened = url.matches(')').count().saturating_sub(url.matches('(').count());
-    url.trim_end_matches(|c| match c {
-        '.' | ',' | ';' | ':' | '!' | '?' | '*' | '_' => true,
-        ')' if unopened > 0 => {
-            unopened -= 1;
-            true
-        }
-        _ => false,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -394,7 +357,7 @@ mod tests {
     fn domains_are_told_from_files_and_code() {
         let domains = |text: &str| extract(text).domains;
         assert_eq!(
-            domains("Contact Example.com, or evil[.]py and eu-leaks(dot)onion."),
+            domains("Contact Example.com, or evil[.]py, report[.]pdf and eu-leaks(dot)onion."),
             list(&["eu-leaks.onion", "evil.py", "example.com"])
         );
         assert_eq!(domains("update.pl.example.co.uk."), list(&["update.pl.example.co.uk"]));

@@ -1,5 +1,5 @@
-//! `Prefilter`: a rule set made fast. Many literals are sought in one pass; those found pick the candidate rules, and
-//! only candidates are confirmed.
+//! `Prefilter`: a rule set made fast, and what its rules say about a record. All literals are sought in one pass; those
+//! found pick the candidate rules, and only their regexes are asked.
 //!
 //! What several matching rules mean together:
 //! - Rules are considered in order, files first, then places in a file.
@@ -9,14 +9,11 @@
 //! - Tags are the union over all matching rules, in order.
 //! - A deciding rule does not end the search: a priority or tag of a later rule still applies.
 
-use std::cmp::Ordering;
-use std::collections::HashMap;
-
 use crate::record::{Kind, Priority};
 
-use super::cost::frequency;
+use super::lane::Lane;
 use super::rule::Rule;
-use super::scanner::{Literal, NumberSet, Scanner};
+use super::scanner::NumberSet;
 use super::set::RuleSet;
 
 /// What the matching rules say about one record.
@@ -63,8 +60,8 @@ impl<'r> RuleVerdict<'r> {
 /// Working memory of `Prefilter::apply`, one for each thread; it fits any prefilter.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    found: NumberSet,
-    candidates: NumberSet,
+    pub(super) found: NumberSet,
+    pub(super) candidates: NumberSet,
 }
 
 /// A rule set made fast; immutable.
@@ -105,157 +102,6 @@ impl Prefilter {
 
 fn confirms(rule: &Rule, text: &str) -> bool {
     rule.regex.as_ref().is_none_or(|regex| regex.is_match(text))
-}
-
-/// The rules of one kind of record.
-#[derive(Debug)]
-struct Lane {
-    scanner: Scanner,
-    /// By literal: the rules to try once it is found.
-    anchored: Vec<Vec<u32>>,
-    /// By position in the rule set; those of rules of other kinds are empty and never asked for.
-    conditions: Vec<Conditions>,
-    /// What the conditions refer to.
-    numbers: Vec<u32>,
-    /// Sources in ASCII lower case, sorted, with the rules to try on each of their records.
-    sources: Vec<(String, Vec<u32>)>,
-    /// Rules to try on every record.
-    always: Vec<u32>,
-}
-
-/// A rule's conditions without its regex: where each list of numbers ends in `Lane::numbers`. The first three are
-/// numbers of literals, the last are numbers of sources.
-#[derive(Debug, Clone, Copy, Default)]
-struct Conditions {
-    begin: u32,
-    all_end: u32,
-    none_end: u32,
-    any_end: u32,
-    sources_end: u32,
-}
-
-/// Numbers for literals.
-#[derive(Default)]
-struct Interner {
-    numbers: HashMap<Literal, u32>,
-    literals: Vec<Literal>,
-}
-
-impl Interner {
-    fn number(&mut self, literal: Literal) -> u32 {
-        *self.numbers.entry(literal).or_insert_with_key(|literal| {
-            self.literals.push(literal.clone());
-            (self.literals.len() - 1) as u32
-        })
-    }
-}
-
-impl Lane {
-    fn new(rules: &[Rule], kind: Kind) -> Self {
-        let covered = || rules.iter().enumerate().filter(|(_, rule)| rule.scope.covers(kind));
-        let mut sources: Vec<(String, Vec<u32>)> = covered()
-            .flat_map(|(_, rule)| &rule.sources)
-            .map(|source| (source.to_ascii_lowercase(), Vec::new()))
-            .collect();
-        sources.sort_unstable();
-        sources.dedup();
-
-        let mut interner = Interner::default();
-        let mut anchored: Vec<Vec<u32>> = Vec::new();
-        let mut always = Vec::new();
-        let mut conditions = vec![Conditions::default(); rules.len()];
-        let mut numbers: Vec<u32> = Vec::new();
-        for (index, rule) in covered() {
-            let of_rule = &mut conditions[index];
-            let index = index as u32;
-            let mut add = |texts: &[String]| -> u32 {
-                numbers.extend(texts.iter().map(|text| interner.number(literal(rule, text.as_bytes()))));
-                numbers.len() as u32
-            };
-            of_rule.begin = add(&[]);
-            of_rule.all_end = add(&rule.all);
-            of_rule.none_end = add(&rule.none);
-            of_rule.any_end = add(&rule.any);
-            numbers.extend(rule.sources.iter().filter_map(|source| find_source(&sources, source)));
-            of_rule.sources_end = numbers.len() as u32;
-            match anchors(rule) {
-                Some(anchors) => {
-                    for anchor in anchors {
-                        let number = interner.number(anchor) as usize;
-                        anchored.resize(anchored.len().max(number + 1), Vec::new());
-                        if anchored[number].last() != Some(&index) {
-                            anchored[number].push(index);
-                        }
-                    }
-                }
-                None if rule.sources.is_empty() => always.push(index),
-                None => {
-                    for source in &numbers[of_rule.any_end as usize..] {
-                        sources[*source as usize].1.push(index);
-                    }
-                }
-            }
-        }
-        anchored.resize(interner.literals.len(), Vec::new());
-        Self { scanner: Scanner::new(interner.literals), anchored, conditions, numbers, sources, always }
-    }
-
-    /// The rules whose conditions hold, their regexes not yet asked, in order.
-    fn candidates<'s>(&self, source: Option<&str>, text: &str, scratch: &'s mut Scratch) -> &'s [u32] {
-        let Scratch { found, candidates } = scratch;
-        found.clear(self.scanner.literal_count());
-        candidates.clear(self.conditions.len());
-        self.scanner.scan(text, found);
-        let source = source.and_then(|source| find_source(&self.sources, source));
-        let anchored = found.members().iter().map(|literal| &self.anchored[*literal as usize]);
-        let of_source = source.map(|source| &self.sources[source as usize].1);
-        for index in anchored.chain(of_source).chain([&self.always]).flatten() {
-            if self.hold(self.conditions[*index as usize], source, found) {
-                candidates.insert(*index);
-            }
-        }
-        candidates.sort();
-        candidates.members()
-    }
-
-    fn hold(&self, conditions: Conditions, source: Option<u32>, found: &NumberSet) -> bool {
-        let list = |begin: u32, end: u32| &self.numbers[begin as usize..end as usize];
-        let Conditions { begin, all_end, none_end, any_end, sources_end } = conditions;
-        let occurs = |literal: &u32| found.contains(*literal);
-        list(begin, all_end).iter().all(occurs)
-            && !list(all_end, none_end).iter().any(occurs)
-            && (none_end == any_end || list(none_end, any_end).iter().any(occurs))
-            && (any_end == sources_end || source.is_some_and(|source| list(any_end, sources_end).contains(&source)))
-    }
-}
-
-fn find_source(sources: &[(String, Vec<u32>)], source: &str) -> Option<u32> {
-    let lower = || source.bytes().map(|byte| byte.to_ascii_lowercase());
-    let compare = |(known, _): &(String, Vec<u32>)| -> Ordering { known.bytes().cmp(lower()) };
-    sources.binary_search_by(compare).ok().map(|index| index as u32)
-}
-
-fn literal(rule: &Rule, bytes: &[u8]) -> Literal {
-    let bytes = if rule.case_sensitive { bytes.to_vec() } else { bytes.to_ascii_lowercase() };
-    Literal { bytes, case_sensitive: rule.case_sensitive, whole_words: rule.whole_words }
-}
-
-/// The literals of which at least one occurs in whatever the rule matches, the rarest such set; `None` when the rule's
-/// text conditions give none.
-pub(super) fn anchors(rule: &Rule) -> Option<Vec<Literal>> {
-    let any: Vec<_> = rule.any.iter().map(|text| literal(rule, text.as_bytes())).collect();
-    let of_all = rule.all.iter().map(|text| vec![literal(rule, text.as_bytes())]);
-    let of_regex = rule.regex.as_ref().and_then(|regex| regex.required()).map(|required| {
-        let loose = |bytes: &Vec<u8>| Literal { bytes: bytes.clone(), case_sensitive: false, whole_words: false };
-        required.iter().map(loose).collect()
-    });
-    let cost = |set: &Vec<Literal>| set.iter().map(|literal| frequency(&literal.bytes)).sum::<f64>();
-    (!any.is_empty())
-        .then_some(any)
-        .into_iter()
-        .chain(of_all)
-        .chain(of_regex)
-        .min_by(|first, second| cost(first).total_cmp(&cost(second)))
 }
 
 #[cfg(test)]

@@ -77,18 +77,23 @@ impl NumberSet {
 #[derive(Debug)]
 pub(super) struct Scanner {
     literals: Vec<Literal>,
-    /// Literals of at least four bytes.
-    long: GramIndex<4>,
-    /// Literals of two or three bytes.
-    short: GramIndex<2>,
+    /// Literals of at least three bytes, filed under runs of four.
+    long: RunIndex<4>,
+    /// Literals of two bytes. Most rule sets have none, and then this costs nothing.
+    short: RunIndex<2>,
 }
 
 impl Scanner {
     pub(super) fn new(literals: Vec<Literal>) -> Self {
-        let numbered = || literals.iter().enumerate().map(|(number, literal)| (number as u32, literal));
-        let long = GramIndex::new(numbered().filter(|(_, literal)| literal.bytes.len() >= 4));
-        let short = GramIndex::new(numbered().filter(|(_, literal)| literal.bytes.len() < 4));
-        Self { literals, long, short }
+        let (mut long, mut short) = (BTreeMap::new(), BTreeMap::new());
+        for (number, literal) in literals.iter().enumerate() {
+            match *literal.bytes {
+                [_, _] => file_whole::<2>(&mut short, number as u32, literal),
+                [_, _, _] => file_whole::<4>(&mut long, number as u32, literal),
+                _ => file_rarest(&mut long, number as u32, literal),
+            }
+        }
+        Self { literals, long: RunIndex::new(long), short: RunIndex::new(short) }
     }
 
     pub(super) fn literal_count(&self) -> usize {
@@ -102,34 +107,62 @@ impl Scanner {
     }
 }
 
-/// Literals filed under a run of `N` of their bytes.
-#[derive(Debug)]
-struct GramIndex<const N: usize> {
-    /// A bit for each hash of a run.
-    bitmap: Box<[u64; BITMAP_WORDS]>,
-    /// Open addressing: the run, and where its entries begin and end.
-    slots: Vec<Slot>,
-    slots_shift: u32,
-    entries: Vec<Entry>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    gram: u32,
-    begin: u32,
-    /// Equal to `begin` in a free slot.
-    end: u32,
-}
-
+/// A literal filed under a run of its bytes.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     literal: u32,
     /// Offset of the run in the literal.
     offset: u32,
     /// A second run of the literal and its offset, compared first: it tells most literals of one run apart without
-    /// looking at them.
+    /// looking at them. Zero where there is none.
     check: u32,
     check_offset: u32,
+}
+
+type Filed = BTreeMap<u32, Vec<Entry>>;
+
+/// Files a literal under its rarest run of four bytes.
+fn file_rarest(filed: &mut Filed, number: u32, literal: &Literal) {
+    // Literals that share a run are spread over their others.
+    let cost = |run: &[u8]| frequency(run) * (1 + filed.get(&fold(run)).map_or(0, Vec::len)) as f64;
+    let runs = literal.bytes.windows(4).map(cost).enumerate();
+    let offset = runs.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(offset, _)| offset);
+    let last = literal.bytes.len() - 4;
+    let check_offset = if offset * 2 < last { last } else { 0 };
+    let run_at = |offset: usize| fold(&literal.bytes[offset..offset + 4]);
+    filed.entry(run_at(offset)).or_default().push(Entry {
+        literal: number,
+        offset: offset as u32,
+        check: run_at(check_offset),
+        check_offset: check_offset as u32,
+    });
+}
+
+/// Files a literal of `N` bytes, or of one less, then under each run that begins with it.
+fn file_whole<const N: usize>(filed: &mut Filed, number: u32, literal: &Literal) {
+    let entry = Entry { literal: number, offset: 0, check: 0, check_offset: 0 };
+    let mut run = literal.bytes.clone();
+    if run.len() == N {
+        filed.entry(fold(&run)).or_default().push(entry);
+        return;
+    }
+    run.push(0);
+    for byte in (0..=u8::MAX).filter(|byte| byte & CASE_BIT != 0) {
+        run[N - 1] = byte;
+        filed.entry(fold(&run)).or_default().push(entry);
+    }
+}
+
+/// Literals by a run of `N` of their bytes.
+#[derive(Debug)]
+struct RunIndex<const N: usize> {
+    /// A bit for each hash of a run.
+    bitmap: Box<[u64; BITMAP_WORDS]>,
+    /// A hash table with open addressing.
+    slots: Vec<Slot>,
+    /// A hash is shifted to the right by this.
+    slots_shift: u32,
+    entries: Vec<Entry>,
 }
 
 /// 2^18 bits are 32 KiB: more would not stay in the first-level cache, fewer would give false hits with thousands of
@@ -137,46 +170,33 @@ struct Entry {
 const BITMAP_BITS: u32 = 18;
 const BITMAP_WORDS: usize = 1 << (BITMAP_BITS - 6);
 
-impl<const N: usize> GramIndex<N> {
-    fn new<'l>(literals: impl Iterator<Item = (u32, &'l Literal)>) -> Self {
-        let mut filed: BTreeMap<u32, Vec<Entry>> = BTreeMap::new();
-        for (number, literal) in literals {
-            // Spread out literals that share a run.
-            let cost = |(_, run): &(usize, &[u8])| {
-                let company = filed.get(&gram(run)).map_or(0, Vec::len);
-                frequency(run) * (1 + company) as f64
-            };
-            let grams = || literal.bytes.windows(N).enumerate();
-            let Some((offset, run)) = grams().min_by(|a, b| cost(a).total_cmp(&cost(b))) else { continue };
-            let last = literal.bytes.len() - N;
-            let check_offset = if offset * 2 < last { last } else { 0 };
-            let entry = Entry {
-                literal: number,
-                offset: offset as u32,
-                check: gram(&literal.bytes[check_offset..check_offset + N]),
-                check_offset: check_offset as u32,
-            };
-            filed.entry(gram(run)).or_default().push(entry);
-        }
-        if filed.is_empty() {
-            return Self { bitmap: Box::new([0; BITMAP_WORDS]), slots: vec![], slots_shift: 0, entries: vec![] };
-        }
-        let mut bitmap = Box::new([0u64; BITMAP_WORDS]);
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    run: u32,
+    begin: u32,
+    /// Equal to `begin` in a free slot.
+    end: u32,
+}
+
+impl<const N: usize> RunIndex<N> {
+    fn new(filed: Filed) -> Self {
+        // At most half of the slots are taken.
         let slot_bits = usize::BITS - (filed.len() * 2).leading_zeros();
         let slots_shift = 32 - slot_bits;
+        let mut bitmap = Box::new([0; BITMAP_WORDS]);
         let mut slots = vec![Slot::default(); 1 << slot_bits];
         let mut entries = Vec::new();
-        for (gram, of_gram) in filed {
-            let hash = hash(gram);
+        for (run, of_run) in filed {
+            let hash = hash(run);
             let bit = hash >> (32 - BITMAP_BITS);
             bitmap[bit as usize / 64] |= 1 << (bit % 64);
             let begin = entries.len() as u32;
-            entries.extend(of_gram);
+            entries.extend(of_run);
             let mut at = (hash >> slots_shift) as usize;
             while slots[at].begin != slots[at].end {
                 at = (at + 1) % slots.len();
             }
-            slots[at] = Slot { gram, begin, end: entries.len() as u32 };
+            slots[at] = Slot { run, begin, end: entries.len() as u32 };
         }
         Self { bitmap, slots, slots_shift, entries }
     }
@@ -186,48 +206,103 @@ impl<const N: usize> GramIndex<N> {
             return;
         }
         for (at, run) in text.windows(N).enumerate() {
-            let gram = gram(run);
-            let hash = hash(gram);
-            let bit = hash >> (32 - BITMAP_BITS);
-            if self.bitmap[bit as usize / 64] >> (bit % 64) & 1 == 1 {
-                self.look_up(gram, hash, at, text, literals, found);
-            }
+            self.probe(fold(run), at, text, literals, found);
+        }
+        // A literal that is one byte shorter than a run may end the text.
+        if let (4, Some(at)) = (N, text.len().checked_sub(3)) {
+            self.probe(fold(&[text[at], text[at + 1], text[at + 2], b' ']), at, text, literals, found);
         }
     }
 
+    #[inline(always)]
+    fn probe(&self, run: u32, at: usize, text: &[u8], literals: &[Literal], found: &mut NumberSet) {
+        let hash = hash(run);
+        let bit = hash >> (32 - BITMAP_BITS);
+        if self.bitmap[bit as usize / 64] >> (bit % 64) & 1 == 1 {
+            self.look_up(run, hash, at, text, literals, found);
+        }
+    }
+
+    // Kept out of the loop over the text, which it would slow down.
     #[inline(never)]
-    fn look_up(&self, gram: u32, hash: u32, at: usize, text: &[u8], literals: &[Literal], found: &mut NumberSet) {
-        let mut slot = (hash >> self.slots_shift) as usize;
-        while self.slots[slot].begin != self.slots[slot].end {
-            let Slot { gram: filed, begin, end } = self.slots[slot];
-            if filed == gram {
-                for entry in &self.entries[begin as usize..end as usize] {
-                    let Some(start) = at.checked_sub(entry.offset as usize) else { continue };
-                    let check_at = start + entry.check_offset as usize;
-                    if text.get(check_at..check_at + N).is_none_or(|run| self::gram(run) != entry.check) {
-                        continue;
-                    }
-                    if !found.contains(entry.literal) && literals[entry.literal as usize].occurs_at(text, start) {
-                        found.insert(entry.literal);
-                    }
-                }
+    fn look_up(&self, run: u32, hash: u32, at: usize, text: &[u8], literals: &[Literal], found: &mut NumberSet) {
+        let mut at_slot = (hash >> self.slots_shift) as usize;
+        let entries = loop {
+            let slot = self.slots[at_slot];
+            if slot.begin == slot.end {
                 return;
             }
-            slot = (slot + 1) % self.slots.len();
+            if slot.run == run {
+                break &self.entries[slot.begin as usize..slot.end as usize];
+            }
+            at_slot = (at_slot + 1) % self.slots.len();
+        };
+        for entry in entries {
+            let Some(start) = at.checked_sub(entry.offset as usize) else { continue };
+            let check_at = start + entry.check_offset as usize;
+            if entry.check != 0 && text.get(check_at..check_at + N).map(fold) != Some(entry.check) {
+                continue;
+            }
+            if !found.contains(entry.literal) && literals[entry.literal as usize].occurs_at(text, start) {
+                found.insert(entry.literal);
+            }
         }
     }
 }
 
-/// A run of up to four bytes as a number. Setting bit 5 folds ASCII case; that it also joins a few other bytes does no
-/// harm, because literals are compared afterwards.
-fn gram(run: &[u8]) -> u32 {
+/// The bit in which the cases of an ASCII letter differ.
+const CASE_BIT: u8 = 0x20;
+
+/// A run of four or two bytes as a number, ASCII case folded. Setting the bit joins a few other bytes as well, which
+/// does no harm, because literals are compared afterwards.
+fn fold(run: &[u8]) -> u32 {
     match *run {
-        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]) | 0x2020_2020,
-        [a, b] => u32::from(u16::from_le_bytes([a, b]) | 0x2020),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]) | u32::from_le_bytes([CASE_BIT; 4]),
+        [a, b] => u32::from_le_bytes([a, b, 0, 0]) | u32::from_le_bytes([CASE_BIT, CASE_BIT, 0, 0]),
         _ => 0,
     }
 }
 
-fn hash(gram: u32) -> u32 {
-    gram.wrapping_mul(0x9e37_79b1)
+/// Multiplicative hashing, Knuth, The Art of Computer Programming 6.4; the upper bits are the good ones.
+fn hash(run: u32) -> u32 {
+    run.wrapping_mul(0x9e37_79b1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(literals: &[&str], text: &str) -> Vec<u32> {
+        let loose =
+            |text: &&str| Literal { bytes: text.as_bytes().to_vec(), case_sensitive: false, whole_words: false };
+        let scanner = Scanner::new(literals.iter().map(loose).collect());
+        let mut found = NumberSet::default();
+        found.clear(scanner.literal_count());
+        scanner.scan(text, &mut found);
+        found.sort();
+        found.members().to_vec()
+    }
+
+    #[test]
+    fn literals_of_all_lengths_are_found_at_both_ends() {
+        let literals = ["ab", "abc", "abcd", "abcde", "de", "cde", "bcde"];
+        assert_eq!(found(&literals, "ABCDE"), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(found(&literals, "abc"), [0, 1]);
+        assert_eq!(found(&literals, "ab"), [0]);
+        assert_eq!(found(&literals, "a"), [0; 0]);
+        assert_eq!(found(&literals, ""), [0; 0]);
+    }
+
+    #[test]
+    fn what_only_looks_alike_when_folded_is_not_found() {
+        assert_eq!(found(&["[a]b", "x^y"], "{A}b X~Y"), [0; 0]);
+        assert_eq!(found(&["[a]b", "x^y"], "[A]B X^Y"), [0, 1]);
+    }
+
+    #[test]
+    fn literals_that_share_all_their_runs_but_one_are_told_apart() {
+        let literals: Vec<String> = (0..300).map(|number| format!("failed login {number:03}")).collect();
+        let literals: Vec<&str> = literals.iter().map(String::as_str).collect();
+        assert_eq!(found(&literals, "failed login 007, Failed Login 299"), [7, 299]);
+    }
 }

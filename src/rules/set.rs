@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::fault::{Problem, RuleFault};
 use super::file;
+use super::lane::anchors;
 use super::prefilter::{Prefilter, Scratch};
 use super::rule::{Example, Rule};
 
@@ -100,7 +101,7 @@ impl RuleSet {
     pub fn warnings(&self) -> Vec<RuleFault> {
         let mut warnings = Vec::new();
         for rule in &self.rules {
-            if rule.sources.is_empty() && super::prefilter::anchors(rule).is_none() {
+            if rule.sources.is_empty() && anchors(rule).is_none() {
                 warnings.push(fault(rule, Problem::AlwaysTried));
             }
             if rule.match_examples.is_empty() {

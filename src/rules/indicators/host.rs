@@ -9,16 +9,17 @@ const LONGEST_TOP_LEVEL: usize = 7;
 
 /// Country codes, and the generic domains that are common or much abused; sorted. The full list of IANA holds more
 /// than a thousand words such as `data`, `support` or `windows`, which in logs and tickets are nearly always something
-/// else; a name under one of those counts when it is defanged, or part of a URL or an e-mail address.
+/// else, and `id`, a field name far more often than Indonesia. A name under one of those counts when it is defanged, or
+/// part of a URL or an e-mail address.
 #[rustfmt::skip]
-const TOP_LEVEL: [&str; 291] = [
+const TOP_LEVEL: [&str; 290] = [
     "ac", "ad", "ae", "aero", "af", "ag", "ai", "al", "am", "ao", "app", "aq", "ar", "as", "asia", "at", "au", "aw",
     "ax", "az", "ba", "bb", "bd", "be", "bf", "bg", "bh", "bi", "bid", "biz", "bj", "bm", "bn", "bo", "br", "bs",
     "bt", "buzz", "bw", "by", "bz", "ca", "cat", "cc", "cd", "cf", "cfd", "cg", "ch", "ci", "ck", "cl", "click",
     "club", "cm", "cn", "co", "com", "coop", "cr", "cu", "cv", "cw", "cx", "cy", "cyou", "cz", "de", "dev", "dj",
     "dk", "dm", "do", "dz", "ec", "edu", "ee", "eg", "er", "es", "et", "eu", "fi", "fj", "fk", "fm", "fo", "fr",
     "fun", "ga", "gb", "gd", "gdn", "ge", "gf", "gg", "gh", "gi", "gl", "gm", "gn", "gov", "gp", "gq", "gr", "gs",
-    "gt", "gu", "gw", "gy", "hk", "hm", "hn", "hr", "ht", "hu", "icu", "id", "ie", "il", "im", "in", "info", "int",
+    "gt", "gu", "gw", "gy", "hk", "hm", "hn", "hr", "ht", "hu", "icu", "ie", "il", "im", "in", "info", "int",
     "io", "iq", "ir", "is", "it", "je", "jm", "jo", "jobs", "jp", "ke", "kg", "kh", "ki", "km", "kn", "kp", "kr",
     "kw", "ky", "kz", "la", "lb", "lc", "li", "lk", "loan", "lol", "lr", "ls", "lt", "lu", "lv", "ly", "ma", "mc",
     "md", "me", "mg", "mh", "mil", "mk", "ml", "mm", "mn", "mo", "mobi", "monster", "mp", "mq", "mr", "ms", "mt",
@@ -33,9 +34,13 @@ const TOP_LEVEL: [&str; 291] = [
 
 /// Top-level domains that are file extensions or field names at least as often; sorted. A name of two labels under
 /// one of them counts only when it is defanged, or part of a URL or an e-mail address.
-const AMBIGUOUS: [&str; 20] = [
-    "ai", "app", "as", "cc", "cl", "do", "id", "la", "md", "mk", "ml", "mm", "pm", "ps", "py", "rs", "sh", "so", "tf",
-    "vi",
+const AMBIGUOUS: [&str; 19] =
+    ["ai", "app", "as", "cc", "cl", "do", "la", "md", "mk", "ml", "mm", "pm", "ps", "py", "rs", "sh", "so", "tf", "vi"];
+
+/// File extensions that are no top-level domains: `invoice[.]pdf` is a file whose name was defanged.
+const FILE_EXTENSIONS: [&str; 32] = [
+    "apk", "bat", "bin", "cmd", "csv", "dat", "dll", "doc", "docm", "docx", "exe", "gz", "hta", "html", "iso", "jar",
+    "js", "json", "lnk", "log", "msi", "pdf", "php", "ppt", "pptx", "ps1", "rar", "txt", "vbs", "xls", "xlsm", "xlsx",
 ];
 
 /// First labels of names that are written in reverse, as packages are.
@@ -70,7 +75,12 @@ pub(super) fn is_domain(name: &str) -> bool {
     };
     let Some((rest, top)) = name.rsplit_once('.') else { return false };
     let top_is_valid = top.len() >= 2 && top.chars().all(char::is_alphabetic) || top.starts_with("xn--");
-    top_is_valid && name.len() <= MAX_NAME_BYTES && rest.split('.').all(label_is_valid) && label_is_valid(top)
+    let is_file = FILE_EXTENSIONS.iter().any(|extension| top.eq_ignore_ascii_case(extension));
+    top_is_valid
+        && !is_file
+        && name.len() <= MAX_NAME_BYTES
+        && rest.split('.').all(label_is_valid)
+        && label_is_valid(top)
 }
 
 /// Whether a dotted name is likely a domain name, and not a file, a class or a sentence's end.
@@ -119,7 +129,9 @@ mod tests {
 
     #[test]
     fn forms_that_no_domain_has() {
-        for name in ["com", "a..com", "-a.com", "a-.com", "a.c", "1.2.3.4", "a b.com", "a_b.com", &"a.".repeat(200)] {
+        for name in
+            ["com", "a..com", "-a.com", "a-.com", "a.c", "1.2.3.4", "a.pdf", "a b.com", "a_b.com", &"a.".repeat(200)]
+        {
             assert!(!is_domain(name), "{name}");
         }
     }
