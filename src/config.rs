@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod checked;
+mod environment;
 mod fault;
 mod kafka;
 mod layers;
@@ -25,18 +26,10 @@ pub(crate) use units::parse_duration;
 
 use layers::Layers;
 use reader::Ledger;
-use tree::{Document, Node, Origin, Table, Value};
+use tree::{Document, Node, Origin, Value};
 
 /// Every setting with its default and its description.
 pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
-
-const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
-/// Parts of a setting's name are separated by this in a variable's name.
-const PART_SEPARATOR: &str = "__";
-/// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
-/// `TRIAGED_SERVICE_HOST`.
-const SECTIONS: [&str; 11] =
-    ["kafka", "stream", "input", "decode", "rules", "model", "cache", "decide", "output", "ops", "log"];
 
 impl Config {
     /// Reads the user's file, when there is one, and the environment over the defaults.
@@ -72,7 +65,7 @@ impl Config {
             }
         }
         for (name, value) in environment {
-            if let Some(layer) = environment_layer(name, value, &mut ledger) {
+            if let Some(layer) = environment::layer(name, value, &mut ledger) {
                 layers.add(layer);
             }
         }
@@ -117,38 +110,11 @@ impl Config {
     }
 }
 
-/// The tree of one variable; `None` when it is not one of ours.
-fn environment_layer(name: &str, value: &str, ledger: &mut Ledger) -> Option<Table> {
-    let setting = name.strip_prefix(ENVIRONMENT_PREFIX)?.to_ascii_lowercase();
-    let origin = Origin::Environment(Arc::from(name));
-    if !setting.contains(PART_SEPARATOR) && setting != "input" {
-        let section = SECTIONS
-            .into_iter()
-            .find(|section| setting.strip_prefix(section).is_some_and(|rest| rest.starts_with('_')))?;
-        let rest = &setting[section.len() + 1..];
-        let meant = format!("{ENVIRONMENT_PREFIX}{section}{PART_SEPARATOR}{rest}").to_ascii_uppercase();
-        ledger.hidden_fault(&origin, section, format!("parts are separated by two underscores: {meant}"));
-        return None;
-    }
-    let mut path: Vec<String> = setting.split(PART_SEPARATOR).map(str::to_owned).collect();
-    if path.iter().any(String::is_empty) {
-        ledger.hidden_fault(&origin, &setting, "expected a setting such as TRIAGED_KAFKA__BROKERS");
-        return None;
-    }
-    // Shells allow no dots in a variable's name, and no librdkafka property has an underscore.
-    if let [section, table, property] = path.as_mut_slice()
-        && section == "kafka"
-        && table == "properties"
-    {
-        *property = property.replace('_', ".");
-    }
-    Some(tree::nested(&path, Node { value: Value::Text(value.to_owned()), origin }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::tree::Table;
     use super::*;
     use crate::record::{Kind, Priority};
 

@@ -14,7 +14,6 @@ mod operation;
 mod outcomes;
 mod peers;
 mod setup;
-mod signals;
 mod tools;
 mod whole_path;
 mod workload;

@@ -73,7 +73,7 @@ fn read_stream(section: &mut Section<'_>) -> StreamSettings {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         },
-        drain_deadline: section.duration("drain_deadline", MILLISECOND..=5 * MINUTE),
+        drain_deadline: section.duration("drain_deadline", MILLISECOND..=60 * MINUTE),
         retry_backoff: section.duration("retry_backoff", MILLISECOND..=MINUTE),
         retry_backoff_max: section.duration("retry_backoff_max", MILLISECOND..=10 * MINUTE),
     };

@@ -56,7 +56,7 @@ fn peers_dir() -> PathBuf {
 }
 
 /// Sends a signal by name, such as `TERM`, to a child that this process has not yet waited for.
-pub(crate) fn signal(pid: u32, name: &str) {
+fn signal(pid: u32, name: &str) {
     // The shell's own kill: a bare container has no /bin/kill.
     let status =
         std::process::Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().expect("sh starts");
