@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::corpus::quantile;
+
 /// How scores become probabilities: each class's sigmoid against the rest, then scaled to a sum of 1 (Zadrozny and Elkan
 /// 2002). The order of the classes stays that of the scores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,11 +12,29 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Calibration {
     pub(crate) slope: f32,
     pub(crate) offset: f32,
-    /// Share of known words that all but a few rows reach. A text below it is moved towards "any class" in proportion.
-    pub(crate) usual_coverage: f32,
+    /// What all but a few rows reach. A text below it is moved towards "any class" in proportion.
+    pub(crate) usual: Grasp,
 }
 
-/// Share of the held-out rows whose coverage lies below `usual_coverage`.
+/// How much of a text the model can read.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Grasp {
+    /// Share of its words that training saw.
+    pub(crate) coverage: f32,
+    /// Length of the vector of its words before it is scaled: how much there is to judge by.
+    pub(crate) length: f32,
+}
+
+impl Grasp {
+    /// 1 for a text as `usual` or better, down to 0.
+    fn familiarity(&self, usual: &Grasp) -> f32 {
+        let reached = |value: f32, usual: f32| if value < usual { value / usual } else { 1.0 };
+        reached(self.coverage, usual.coverage) * reached(self.length, usual.length)
+    }
+}
+
+/// Share of the held-out rows that lie below either of the usual values.
 const UNUSUAL_SHARE: f64 = 0.02;
 
 /// Bounds of the search for slope (its logarithm) and offset.
@@ -26,8 +46,8 @@ const ROUNDS: usize = 8;
 
 impl Calibration {
     /// Finds slope and offset with the smallest mean log loss on `scores` (rows × classes) of rows that the scoring models
-    /// never saw. `coverages` are those of the same rows.
-    pub(crate) fn fit(scores: &[f32], labels: &[u32], classes: usize, coverages: &[f32]) -> Self {
+    /// never saw. `grasps` are those of the same rows.
+    pub(crate) fn fit(scores: &[f32], labels: &[u32], classes: usize, grasps: &[Grasp]) -> Self {
         // Labels are softened as if one more row had been wrong, so that scores without an error do not give certainty.
         let doubt = 1.0 / (labels.len() + 2) as f64;
         let loss = |log_slope: f64, offset: f64| {
@@ -51,14 +71,13 @@ impl Calibration {
             log_slope = golden_section(|log_slope| loss(log_slope, offset), LOG_SLOPE);
             offset = golden_section(|offset| loss(log_slope, offset), OFFSET);
         }
-        let mut sorted = coverages.to_vec();
-        sorted.sort_by(f32::total_cmp);
-        let usual = sorted.get((sorted.len() as f64 * UNUSUAL_SHARE) as usize).copied().unwrap_or(0.0);
-        Calibration { slope: log_slope.exp() as f32, offset: offset as f32, usual_coverage: usual }
+        let usual = |value: fn(&Grasp) -> f32| quantile(grasps.iter().map(value).collect(), UNUSUAL_SHARE);
+        let usual = Grasp { coverage: usual(|grasp| grasp.coverage), length: usual(|grasp| grasp.length) };
+        Calibration { slope: log_slope.exp() as f32, offset: offset as f32, usual }
     }
 
     /// Replaces scores by probabilities.
-    pub(crate) fn apply(&self, scores: &mut [f32], coverage: f32) {
+    pub(crate) fn apply(&self, scores: &mut [f32], grasp: Grasp) {
         let mut top = f32::NEG_INFINITY;
         for score in scores.iter_mut() {
             *score = log_sigmoid(self.slope * *score + self.offset);
@@ -69,14 +88,15 @@ impl Calibration {
             *score = (*score - top).exp();
             total += *score;
         }
-        let familiar = if coverage < self.usual_coverage { coverage / self.usual_coverage } else { 1.0 };
+        let familiar = grasp.familiarity(&self.usual);
         let any = (1.0 - familiar) / scores.len() as f32;
         scores.iter_mut().for_each(|score| *score = *score / total * familiar + any);
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
         let good = self.slope.is_finite() && self.slope > 0.0 && self.offset.is_finite();
-        if !good || !(0.0..=1.0).contains(&self.usual_coverage) {
+        let usual = [self.usual.coverage, self.usual.length];
+        if !good || !usual.iter().all(|value| value.is_finite() && *value >= 0.0) {
             return Err(format!("calibration {self:?}"));
         }
         Ok(())
@@ -113,6 +133,8 @@ mod tests {
 
     use super::*;
 
+    const FULL: Grasp = Grasp { coverage: 1.0, length: 10.0 };
+
     /// Scores of two classes that are right three times in four when they differ by 2.
     fn three_in_four() -> (Vec<f32>, Vec<u32>) {
         let scores = [1.0, -1.0].repeat(400);
@@ -122,31 +144,32 @@ mod tests {
     #[test]
     fn confidence_becomes_the_share_that_is_right() {
         let (scores, labels) = three_in_four();
-        let calibration = Calibration::fit(&scores, &labels, 2, &[1.0; 400]);
+        let calibration = Calibration::fit(&scores, &labels, 2, &[FULL; 400]);
         let mut row = [1.0, -1.0];
-        calibration.apply(&mut row, 1.0);
+        calibration.apply(&mut row, FULL);
         assert!((row[0] - 0.75).abs() < 0.01, "{row:?}");
     }
 
     #[test]
     fn rows_without_an_error_do_not_make_certainty() {
-        let calibration = Calibration::fit(&[1.0, -1.0].repeat(20), &[0; 20], 2, &[1.0; 20]);
+        let calibration = Calibration::fit(&[1.0, -1.0].repeat(20), &[0; 20], 2, &[FULL; 20]);
         let mut row = [1.0, -1.0];
-        calibration.apply(&mut row, 1.0);
+        calibration.apply(&mut row, FULL);
         assert!((0.9..0.999).contains(&row[0]), "{row:?}");
     }
 
     #[test]
     fn unfamiliar_text_is_less_certain() {
-        let calibration = Calibration { slope: 4.0, offset: 0.0, usual_coverage: 0.8 };
-        let confidence = |coverage| {
+        let calibration = Calibration { slope: 4.0, offset: 0.0, usual: Grasp { coverage: 0.8, length: 5.0 } };
+        let confidence = |coverage, length| {
             let mut row = [2.0, -2.0, -2.0];
-            calibration.apply(&mut row, coverage);
+            calibration.apply(&mut row, Grasp { coverage, length });
             row[0]
         };
-        assert_eq!(confidence(1.0), confidence(0.8));
-        assert!(confidence(0.4) < 0.7 && confidence(0.4) > confidence(0.1));
-        assert!((confidence(0.0) - 1.0 / 3.0).abs() < 1e-6);
+        assert_eq!(confidence(1.0, 9.0), confidence(0.8, 5.0));
+        assert!(confidence(0.4, 9.0) < 0.7 && confidence(0.4, 9.0) > confidence(0.1, 9.0));
+        assert_eq!(confidence(0.4, 9.0), confidence(0.9, 2.5));
+        assert!((confidence(0.0, 9.0) - 1.0 / 3.0).abs() < 1e-6);
     }
 
     proptest! {
@@ -157,9 +180,9 @@ mod tests {
             offset in -8f32..8.0,
             coverage in 0f32..=1.0,
         ) {
-            let calibration = Calibration { slope, offset, usual_coverage: 0.9 };
+            let calibration = Calibration { slope, offset, usual: Grasp { coverage: 0.9, length: 5.0 } };
             let mut probabilities = scores.clone();
-            calibration.apply(&mut probabilities, coverage);
+            calibration.apply(&mut probabilities, Grasp { coverage, length: 9.0 });
             prop_assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-4);
             for (a, pa) in scores.iter().zip(&probabilities) {
                 for (b, pb) in scores.iter().zip(&probabilities) {

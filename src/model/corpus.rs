@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Builder;
 
+use super::calibration::Grasp;
 use super::features::{self, FeatureSettings, damped};
 use super::sparse::{Sparse, add_scaled};
 use crate::record::Record;
@@ -70,8 +71,8 @@ pub(crate) struct Vectors {
     pub(crate) lengths: Lengths,
     /// All rows of the corpus, training and held-out, as vectors of length 1 at most.
     pub(crate) rows: Sparse,
-    /// Share of each row's words that have a weight.
-    pub(crate) coverages: Vec<f32>,
+    /// How much of each row can be read.
+    pub(crate) grasps: Vec<Grasp>,
 }
 
 /// How features are chosen and weighed; chosen by validation, stored in the package.
@@ -174,8 +175,9 @@ impl Corpus {
         lengths.floor_words = of_train(|row| row.word_square.sqrt());
         lengths.floor_chars = of_train(|row| row.char_square.sqrt());
         let rows = self.vectorize(&scales, &lengths, &measures, settings);
-        let coverages = measures.iter().map(|row| row.coverage).collect();
-        self.compact(scales, lengths, rows, coverages)
+        let grasps =
+            measures.iter().map(|row| Grasp { coverage: row.coverage, length: row.word_square.sqrt() }).collect();
+        self.compact(scales, lengths, rows, grasps)
     }
 
     /// How much each kept feature of `part` speaks for or against one class: the largest |log ratio| over the classes of
@@ -283,7 +285,7 @@ impl Corpus {
     }
 
     /// Drops features without a weight.
-    fn compact(&self, scales: Vec<f32>, lengths: Lengths, mut rows: Sparse, coverages: Vec<f32>) -> Vectors {
+    fn compact(&self, scales: Vec<f32>, lengths: Lengths, mut rows: Sparse, grasps: Vec<Grasp>) -> Vectors {
         let mut column = vec![u32::MAX; scales.len()];
         let mut keys = Vec::new();
         let mut kept = Vec::new();
@@ -296,7 +298,7 @@ impl Corpus {
             *feature = column[*feature as usize];
         }
         rows.width = keys.len();
-        Vectors { keys, scales: kept, lengths, rows, coverages }
+        Vectors { keys, scales: kept, lengths, rows, grasps }
     }
 }
 
@@ -308,7 +310,7 @@ struct Measure {
 }
 
 /// The value that the share `at` of all values lies below; 0 of nothing.
-fn quantile(mut values: Vec<f32>, at: f64) -> f32 {
+pub(crate) fn quantile(mut values: Vec<f32>, at: f64) -> f32 {
     values.sort_by(f32::total_cmp);
     values.get((values.len() as f64 * at) as usize).copied().unwrap_or(0.0)
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::calibration::Grasp;
 use super::corpus::factor;
 use super::features::{self, damped};
 use super::head::{self, Head};
@@ -149,15 +150,16 @@ impl FastModel {
 
     /// Decides on one record.
     pub fn classify<'a>(&self, record: &Record<'_>, scratch: &'a mut Scratch) -> Prediction<'a> {
-        let coverage = self.score(record, scratch);
+        let grasp = self.score(record, scratch);
         let probabilities = &mut scratch.probabilities;
         let label = best(probabilities);
-        self.manifest.calibration.apply(probabilities, coverage);
-        Prediction { label, confidence: probabilities[label], coverage, probabilities }
+        self.manifest.calibration.apply(probabilities, grasp);
+        Prediction { label, confidence: probabilities[label], coverage: grasp.coverage, probabilities }
     }
 
-    /// Fills `scratch.probabilities` with the scores of the classes, not yet calibrated; returns the coverage.
-    pub(crate) fn score(&self, record: &Record<'_>, scratch: &mut Scratch) -> f32 {
+    /// Fills `scratch.probabilities` with the scores of the classes, not yet calibrated; returns how
+    /// much of the text could be read.
+    pub(crate) fn score(&self, record: &Record<'_>, scratch: &mut Scratch) -> Grasp {
         let classes = self.bias.len();
         if scratch.instance != self.instance {
             scratch.instance = self.instance;
@@ -211,7 +213,7 @@ impl FastModel {
         probabilities.extend_from_slice(&self.bias);
         add_scaled(probabilities, word_scores, factor(word_share, word_square, lengths.floor_words));
         add_scaled(probabilities, char_scores, factor(char_share, char_square, lengths.floor_chars));
-        if all > 0.0 { seen / all } else { 0.0 }
+        Grasp { coverage: if all > 0.0 { seen / all } else { 0.0 }, length: word_square.sqrt() }
     }
 
     pub(super) fn find(&self, key: u32) -> Option<usize> {

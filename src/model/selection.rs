@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::calibration::Calibration;
+use super::calibration::{Calibration, Grasp};
 use super::corpus::{Corpus, Vectors, Weighing};
 use super::dataset::Example;
 use super::evaluation::Outcome;
@@ -33,7 +33,7 @@ const START: Recipe = Recipe {
 const LOG_LOSS_WEIGHT: f64 = 0.1;
 
 /// Multiplications that count as one second of the time budget: what two cores of a small server do.
-const WORK_PER_SECOND: f64 = 1.0e9;
+const WORK_PER_SECOND: f64 = 3.0e9;
 
 /// A combination of settings that validation can choose.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,8 +63,8 @@ pub(super) struct Trial {
     pub(super) recipe: Recipe,
     /// Rows × classes.
     pub(super) scores: Vec<f32>,
-    /// Share of known words, by row.
-    pub(super) coverages: Vec<f32>,
+    /// How much of each row could be read.
+    pub(super) grasps: Vec<Grasp>,
     losses: Vec<f32>,
     errors: Vec<bool>,
 }
@@ -141,28 +141,28 @@ impl Bench {
                 let (held_out, train) = self.split(fold);
                 let (vectors, weights) = self.fit(&train, recipe);
                 let scores = weights.scores(&vectors.rows.select(&held_out));
-                let coverages: Vec<f32> = held_out.iter().map(|&row| vectors.coverages[row]).collect();
-                (held_out, scores, coverages)
+                let grasps: Vec<Grasp> = held_out.iter().map(|&row| vectors.grasps[row]).collect();
+                (held_out, scores, grasps)
             })
             .collect();
         let mut scores = vec![0.0; self.labels.len() * classes];
-        let mut coverages = vec![0.0; self.labels.len()];
-        for (held_out, fold_scores, fold_coverages) in by_fold {
-            for ((row, values), coverage) in held_out.into_iter().zip(fold_scores.chunks(classes)).zip(fold_coverages) {
+        let mut grasps = vec![Grasp { coverage: 0.0, length: 0.0 }; self.labels.len()];
+        for (held_out, fold_scores, fold_grasps) in by_fold {
+            for ((row, values), grasp) in held_out.into_iter().zip(fold_scores.chunks(classes)).zip(fold_grasps) {
                 scores[row * classes..(row + 1) * classes].copy_from_slice(values);
-                coverages[row] = coverage;
+                grasps[row] = grasp;
             }
         }
-        let calibration = Calibration::fit(&scores, &self.labels, classes, &coverages);
+        let calibration = Calibration::fit(&scores, &self.labels, classes, &grasps);
         let mut row_scores = vec![0.0; classes];
         let (mut losses, mut errors) = (Vec::new(), Vec::new());
-        for ((row, &label), &coverage) in scores.chunks(classes).zip(&self.labels).zip(&coverages) {
+        for ((row, &label), &grasp) in scores.chunks(classes).zip(&self.labels).zip(&grasps) {
             row_scores.copy_from_slice(row);
-            calibration.apply(&mut row_scores, coverage);
+            calibration.apply(&mut row_scores, grasp);
             losses.push(-row_scores[label as usize].max(1e-9).ln());
             errors.push(best(row) != label as usize);
         }
-        Trial { recipe: *recipe, scores, coverages, losses, errors }
+        Trial { recipe: *recipe, scores, grasps, losses, errors }
     }
 
     pub(super) fn accuracy(&self, trial: &Trial) -> f64 {
@@ -186,12 +186,12 @@ impl Bench {
             let scores_of = |row: usize| &trial.scores[row * classes..(row + 1) * classes];
             let scores: Vec<f32> = others.iter().flat_map(|&row| scores_of(row)).copied().collect();
             let labels: Vec<u32> = others.iter().map(|&row| self.labels[row]).collect();
-            let coverages: Vec<f32> = others.iter().map(|&row| trial.coverages[row]).collect();
-            let calibration = Calibration::fit(&scores, &labels, classes, &coverages);
+            let grasps: Vec<Grasp> = others.iter().map(|&row| trial.grasps[row]).collect();
+            let calibration = Calibration::fit(&scores, &labels, classes, &grasps);
             for row in held_out {
                 let mut probabilities = scores_of(row).to_vec();
                 let predicted = best(&probabilities);
-                calibration.apply(&mut probabilities, trial.coverages[row]);
+                calibration.apply(&mut probabilities, trial.grasps[row]);
                 outcomes[row] =
                     Outcome { label: self.labels[row] as usize, predicted, confidence: probabilities[predicted] };
             }

@@ -147,7 +147,7 @@ pub fn train(
     });
     let chosen = &trials[bench.best(&trials).expect("the first stage is always tried")];
     let recipe = chosen.recipe;
-    let calibration = Calibration::fit(&chosen.scores, &bench.labels, bench.names.len(), &chosen.coverages);
+    let calibration = Calibration::fit(&chosen.scores, &bench.labels, bench.names.len(), &chosen.grasps);
     let outcomes = bench.outcomes(&trials);
     let method = format!("{}-fold cross-validation, seed {}", settings.folds, settings.seed);
     let report = Report::new(&outcomes, &bench.names, &method);
