@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
 use crate::outcomes::{Kind, Outcomes};
 use crate::peers::broker::Broker;
 use crate::peers::client::Isolation;
-use crate::peers::daemon::triaged;
+use crate::peers::daemon::{Daemon, triaged};
+use crate::peers::mock::Mock;
 use crate::peers::wait_until;
 use crate::setup::{GROUP, Setup};
 use crate::workload::{TOPICS, Workload};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+const OUTPUTS: [&str; 3] = ["queue-events", "escalations", "dead-letters"];
 
 fn broker() -> Broker {
     let broker = Broker::start();
-    for topic in TOPICS.into_iter().chain(["queue-events", "escalations", "dead-letters"]) {
+    for topic in TOPICS.into_iter().chain(OUTPUTS) {
         broker.create_topic(topic, 2);
     }
     broker
@@ -49,7 +53,7 @@ fn sigterm_drains_and_exits_with_success() {
     let workload = Workload::new(12, 20_000);
     workload.publish(&broker.bootstrap(), || {});
     let mut daemon = Setup::new(&broker.bootstrap(), "at_least_once").start();
-    let outputs = ["queue-events", "escalations", "dead-letters"].map(|topic| broker.watch(topic));
+    let outputs = OUTPUTS.map(|topic| broker.watch(topic));
     let written = || outputs.iter().map(|watch| watch.high_watermark()).sum::<i64>();
     wait_until("the daemon is at work", PATIENCE, || written() > 500);
     assert_eq!(daemon.stop(PATIENCE).code(), Some(0));
@@ -59,23 +63,23 @@ fn sigterm_drains_and_exits_with_success() {
     assert_eq!(written(), committed);
 }
 
-/// Without a broker, what is in flight cannot be finished.
-fn stuck(broker: &mut Broker, setup: Setup) -> crate::peers::daemon::Daemon {
-    Workload::new(13, 20_000).publish(&broker.bootstrap(), || {});
-    let daemon = setup.start();
-    let events = broker.watch("queue-events");
-    wait_until("the daemon is at work", PATIENCE, || events.high_watermark() > 200);
-    drop(events);
-    broker.stop();
+/// A daemon whose outputs are never acknowledged: what is in flight cannot be finished.
+fn stuck(mock: &Mock, drain_deadline: &str) -> Daemon {
+    for topic in TOPICS.into_iter().chain(OUTPUTS) {
+        mock.create_topic(topic, 2);
+    }
+    Workload::new(13, 500).publish(&mock.bootstrap(), || {});
+    mock.fail_next(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 10_000]);
+    let setup = Setup::new(&mock.bootstrap(), "at_least_once");
+    let daemon = setup.with("stream.drain_deadline", &format!("'{drain_deadline}'")).start();
     wait_until("something is in flight", PATIENCE, || daemon.metric("triaged_in_flight_batches", &[]) > 0.0);
     daemon
 }
 
 #[test]
 fn a_second_signal_exits_at_once() {
-    let mut broker = broker();
-    let setup = Setup::new(&broker.bootstrap(), "at_least_once").with("stream.drain_deadline", "'10m'");
-    let mut daemon = stuck(&mut broker, setup);
+    let mock = Mock::start(1);
+    let mut daemon = stuck(&mock, "5m");
     daemon.terminate();
     wait_until("the daemon drains", PATIENCE, || {
         daemon.get("/health/ready").is_some_and(|(status, body)| status == 503 && body.contains("draining"))
@@ -85,9 +89,8 @@ fn a_second_signal_exits_at_once() {
 
 #[test]
 fn a_drain_that_outlasts_its_deadline_names_the_role() {
-    let mut broker = broker();
-    let setup = Setup::new(&broker.bootstrap(), "at_least_once").with("stream.drain_deadline", "'1s'");
-    let mut daemon = stuck(&mut broker, setup);
+    let mock = Mock::start(1);
+    let mut daemon = stuck(&mock, "1s");
     assert_eq!(daemon.stop(PATIENCE).code(), Some(1));
     let log = daemon.log();
     assert!(log.contains("classify") && log.contains("not finished within"), "{log}");
