@@ -15,6 +15,10 @@ use crate::record::Record;
 
 type Map<K, V> = std::collections::HashMap<K, V, Xxh3Builder>;
 
+/// Weight of an unseen feature relative to that of a rare one. More: texts with many new words are judged too timidly
+/// when there are few training rows; less: texts of another domain are judged too boldly.
+const UNSEEN_SHARE: f32 = 0.5;
+
 /// Share of the training rows whose vector is shorter than the floor that they are brought up to.
 const SHORT_SHARE: f64 = 0.05;
 
@@ -161,7 +165,7 @@ impl Corpus {
             };
             // The rarest kept features are the best guess for one that was not seen at all.
             let weights = (0..scales.len()).filter(is_rare).map(|feature| scales[feature]);
-            quantile(weights.collect(), 0.5)
+            UNSEEN_SHARE * quantile(weights.collect(), 0.5)
         };
         let mut lengths = Lengths {
             unseen_word: rare(|kind| kind == FeatureKind::Word),

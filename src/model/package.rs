@@ -344,3 +344,82 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copy of a shipped package in a folder, with a change made to its manifest.
+    fn changed(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, String) {
+        let (_, manifest, weights) = BUILTIN[1];
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut manifest: serde_json::Value = serde_json::from_slice(manifest).expect("JSON");
+        change(&mut manifest);
+        fs::write(folder.path().join(MANIFEST_FILE), manifest.to_string()).expect("written");
+        fs::write(folder.path().join(WEIGHTS_FILE), weights).expect("written");
+        let spec = folder.path().to_str().expect("a UTF-8 path").to_owned();
+        (folder, spec)
+    }
+
+    fn fault(change: impl FnOnce(&mut serde_json::Value)) -> PackageError {
+        let (_folder, spec) = changed(change);
+        Package::load(&spec).expect_err("a fault")
+    }
+
+    #[test]
+    fn a_written_package_is_read_back_the_same() {
+        let package = Package::load("builtin:logs").expect("a shipped package");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let out = folder.path().join("copy");
+        // Twice: into nothing, then over a package.
+        for _ in 0..2 {
+            package.write(&out).expect("written");
+            let copy = Package::load(out.to_str().expect("a UTF-8 path")).expect("readable");
+            assert_eq!((copy.manifest, copy.weights), (package.manifest.clone(), package.weights.clone()));
+        }
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside the package");
+    }
+
+    #[test]
+    fn a_folder_of_something_else_is_not_replaced() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("thesis.txt"), "years of work").expect("written");
+        let package = Package::load("builtin:logs").expect("a shipped package");
+        assert!(matches!(package.write(folder.path()), Err(PackageError::Occupied(_))));
+        assert!(folder.path().join("thesis.txt").exists());
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        assert!(matches!(
+            fault(|manifest| manifest["format_version"] = 7.into()),
+            PackageError::Version { found: 7, .. }
+        ));
+        assert!(matches!(fault(|manifest| manifest["surprise"] = 1.into()), PackageError::Manifest { .. }));
+        assert!(matches!(fault(|manifest| manifest["weights"]["sha256"] = "00".into()), PackageError::Hash { .. }));
+        assert!(matches!(
+            fault(|manifest| manifest["calibration"]["slope"] = (-1).into()),
+            PackageError::Invalid { .. }
+        ));
+        let swapped = fault(|manifest| manifest["labels"].as_array_mut().expect("labels").swap(0, 1));
+        assert!(swapped.to_string().contains("sorted"), "{swapped}");
+        let fewer = fault(|manifest| drop(manifest["labels"].as_array_mut().expect("labels").pop()));
+        assert!(fewer.to_string().contains("tensor"), "{fewer}");
+    }
+
+    #[test]
+    fn a_flipped_bit_and_a_missing_file_are_noticed() {
+        let (folder, spec) = changed(|_| {});
+        let path = folder.path().join(WEIGHTS_FILE);
+        let mut bytes = fs::read(&path).expect("readable");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).expect("written");
+        assert!(matches!(Package::load(&spec), Err(PackageError::Hash { .. })));
+        fs::remove_file(&path).expect("removed");
+        let missing = Package::load(&spec).expect_err("a fault").to_string();
+        assert!(missing.contains(WEIGHTS_FILE), "{missing}");
+        let unknown = Package::load("builtin:nothing").expect_err("a fault").to_string();
+        assert!(unknown.contains("tickets, logs"), "{unknown}");
+    }
+}

@@ -223,3 +223,94 @@ fn suspects(examples: &[&Example], names: &[String], outcomes: &[Outcome]) -> Ve
     suspects.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     suspects
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scratch;
+    use super::super::package::{MANIFEST_FILE, WEIGHTS_FILE};
+    use super::super::validation::{cross_validate, few_rows};
+    use super::*;
+    use crate::record::{LogLine, Record};
+
+    /// Lines of three classes, of which one has only two rows.
+    fn dataset() -> Dataset {
+        let texts = ["user {} logged in from {}", "disk {} is {} percent full", "legacy api {} is deprecated since {}"];
+        let labels = ["login", "disk", "deprecation"];
+        let hosts = ["alpha", "beta", "gamma", "delta", "omega", "sigma"];
+        let examples = (0..62)
+            .map(|row| {
+                let class = if row < 2 { 2 } else { row % 2 };
+                let text = texts[class].replacen("{}", hosts[row % 6], 1).replacen("{}", &format!("{row}"), 1);
+                let record = Record::Log(LogLine { text: text.into(), source: None, level: None, occurred_at: 0 });
+                Example { id: row.to_string(), label: labels[class].to_owned(), record }
+            })
+            .collect();
+        Dataset { examples, sha256: "0".repeat(64) }
+    }
+
+    fn settings() -> TrainSettings {
+        TrainSettings { target_precision: Some(0.9), time_budget: 0.0, ..TrainSettings::new(Kind::Log, "lines") }
+    }
+
+    #[test]
+    fn the_same_rows_and_seed_give_the_same_bytes_on_any_number_of_threads() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let bytes_with = |threads: usize| {
+            let out = folder.path().join(threads.to_string());
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            let trained = pool.install(|| train(&dataset(), &settings(), &mut |_| {})).expect("trained");
+            trained.write(&out).expect("written");
+            [MANIFEST_FILE, WEIGHTS_FILE].map(|file| std::fs::read(out.join(file)).expect("written"))
+        };
+        assert_eq!(bytes_with(1), bytes_with(3));
+    }
+
+    #[test]
+    fn a_trained_model_serves_and_names_what_is_too_small() {
+        let trained = train(&dataset(), &settings(), &mut |_| {}).expect("trained");
+        assert_eq!(trained.manifest().small_labels, ["deprecation"]);
+        assert!(trained.manifest().thresholds.is_some());
+        assert!(trained.report.summary.accuracy > 0.9, "{:?}", trained.report.summary);
+        let model = trained.model();
+        let record = Record::Log(LogLine {
+            text: "user kappa logged in from 99".into(),
+            source: None,
+            level: None,
+            occurred_at: 0,
+        });
+        let mut scratch = Scratch::new();
+        assert_eq!(&*model.labels()[model.classify(&record, &mut scratch).label], "login");
+        let strange = Record::Log(LogLine { text: "zqx vvkp wwrt".into(), source: None, level: None, occurred_at: 0 });
+        assert!(model.classify(&strange, &mut scratch).confidence < 0.65);
+    }
+
+    #[test]
+    fn a_wrong_label_is_suspected() {
+        let mut data = dataset();
+        data.examples[20].label = "login".to_owned();
+        assert_eq!(data.examples[21].label, "login");
+        let trained = train(&data, &settings(), &mut |_| {}).expect("trained");
+        assert_eq!(trained.report.confusion.iter().flatten().sum::<usize>(), 62);
+        let wrong: Vec<&str> = trained.suspects.iter().map(|suspect| suspect.id.as_str()).collect();
+        assert!(wrong.is_empty() || wrong.contains(&"20"), "{wrong:?}");
+    }
+
+    #[test]
+    fn validation_predicts_only_rows_that_were_not_trained_on() {
+        let folds = cross_validate(&dataset(), &settings(), 3, &mut |_| {}).expect("validated");
+        assert_eq!((folds.report.summary.rows, folds.accuracies.len()), (62, 3));
+        let few = few_rows(&dataset(), &settings(), 10, 2, &mut |_| {}).expect("validated");
+        // All rows but the ten of either large class; the small class has no row left.
+        assert_eq!(few.report.summary.rows, 2 * (62 - 22));
+    }
+
+    #[test]
+    fn too_little_is_refused() {
+        let refuse = |rows: std::ops::Range<usize>| {
+            let rows: Vec<usize> = rows.collect();
+            train(&dataset().subset(&rows), &settings(), &mut |_| {}).expect_err("refused")
+        };
+        assert!(matches!(refuse(0..2), TrainError::OneLabel(1)));
+        assert!(matches!(refuse(0..8), TrainError::TooFewRows { rows: 8, folds: 5 }));
+    }
+}
