@@ -1,9 +1,7 @@
 //! The rules stage: log lines per second at 10 to 3,000 rules, and indicator extraction.
 //!
 //! Lines come from `$TRIAGED_DATA/loghub` when that is set, else they are synthetic. `rare` rule sets look for phrases
-//! that hardly occur; in `common` ones a tenth of the rules looks for words that occur in many lines. `automaton` is what
-//! the rules stage is measured against: one pass of an Aho-Corasick DFA over the literals of a `rare` set, its matches
-//! counted, no rule confirmed.
+//! that hardly occur; in `common` ones a tenth of the rules looks for words that occur in many lines.
 
 #![allow(clippy::print_stderr)]
 
@@ -11,7 +9,6 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::path::Path;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -105,18 +102,6 @@ fn rule_file(count: usize, common: f64) -> String {
     file
 }
 
-fn automaton(rules: &RuleSet) -> AhoCorasick {
-    let literals = rules.rules().iter().flat_map(|rule| {
-        let own = [&rule.any, &rule.all, &rule.none].into_iter().flatten().map(|literal| literal.as_bytes().to_vec());
-        own.chain(rule.regex.iter().filter_map(|regex| regex.required()).flatten().cloned())
-    });
-    AhoCorasick::builder()
-        .kind(Some(AhoCorasickKind::DFA))
-        .ascii_case_insensitive(true)
-        .build(literals)
-        .expect("few literals")
-}
-
 fn rules(criterion: &mut Criterion) {
     let lines = log_lines();
     let bytes: usize = lines.iter().map(String::len).sum();
@@ -140,13 +125,6 @@ fn rules(criterion: &mut Criterion) {
     }
     let shipped = BUILTIN_FILES.map(|(name, text)| (name.into(), text.to_owned()));
     bench("shipped", 0, shipped.to_vec());
-    for count in [10, 100, 1000, 3000] {
-        let rules = RuleSet::parse(&[("bench".into(), rule_file(count, 0.0))]).expect("valid rules");
-        let automaton = automaton(&rules);
-        group.bench_with_input(BenchmarkId::new("automaton", count), &lines, |bencher, lines| {
-            bencher.iter(|| lines.iter().for_each(|line| _ = black_box(automaton.find_overlapping_iter(line).count())));
-        });
-    }
 }
 
 fn indicators_of_lines(criterion: &mut Criterion) {

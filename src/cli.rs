@@ -5,6 +5,7 @@
 mod check;
 mod classify;
 mod demo;
+mod evaluate;
 mod generate;
 mod output;
 mod replay;
@@ -95,7 +96,8 @@ enum Command {
     Classify(classify::Arguments),
     Generate(generate::Arguments),
     Replay(replay::Arguments),
-    Train(train::TrainArgs),
+    Train(train::Arguments),
+    Evaluate(evaluate::Arguments),
 }
 
 impl Cli {
@@ -109,7 +111,8 @@ impl Cli {
             Command::Classify(arguments) => classify::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
             Command::Replay(arguments) => replay::run(arguments, globals),
-            Command::Train(arguments) => train::run(&arguments),
+            Command::Train(arguments) => train::run(arguments, globals),
+            Command::Evaluate(arguments) => evaluate::run(arguments, globals),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod checked;
+mod environment;
 mod fault;
 mod kafka;
 mod layers;
@@ -25,18 +26,10 @@ pub(crate) use units::parse_duration;
 
 use layers::Layers;
 use reader::Ledger;
-use tree::{Document, Node, Origin, Table, Value};
+use tree::{Document, Node, Origin, Value};
 
 /// Every setting with its default and its description.
 pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
-
-const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
-/// Parts of a setting's name are separated by this in a variable's name.
-const PART_SEPARATOR: &str = "__";
-/// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
-/// `TRIAGED_SERVICE_HOST`.
-const SECTIONS: [&str; 11] =
-    ["kafka", "stream", "input", "decode", "rules", "model", "cache", "decide", "output", "ops", "log"];
 
 impl Config {
     /// Reads the user's file, when there is one, and the environment over the defaults.
@@ -72,7 +65,7 @@ impl Config {
             }
         }
         for (name, value) in environment {
-            if let Some(layer) = environment_layer(name, value, &mut ledger) {
+            if let Some(layer) = environment::layer(name, value, &mut ledger) {
                 layers.add(layer);
             }
         }
@@ -117,38 +110,11 @@ impl Config {
     }
 }
 
-/// The tree of one variable; `None` when it is not one of ours.
-fn environment_layer(name: &str, value: &str, ledger: &mut Ledger) -> Option<Table> {
-    let setting = name.strip_prefix(ENVIRONMENT_PREFIX)?.to_ascii_lowercase();
-    let origin = Origin::Environment(Arc::from(name));
-    if !setting.contains(PART_SEPARATOR) && setting != "input" {
-        let section = SECTIONS
-            .into_iter()
-            .find(|section| setting.strip_prefix(section).is_some_and(|rest| rest.starts_with('_')))?;
-        let rest = &setting[section.len() + 1..];
-        let meant = format!("{ENVIRONMENT_PREFIX}{section}{PART_SEPARATOR}{rest}").to_ascii_uppercase();
-        ledger.hidden_fault(&origin, section, format!("parts are separated by two underscores: {meant}"));
-        return None;
-    }
-    let mut path: Vec<String> = setting.split(PART_SEPARATOR).map(str::to_owned).collect();
-    if path.iter().any(String::is_empty) {
-        ledger.hidden_fault(&origin, &setting, "expected a setting such as TRIAGED_KAFKA__BROKERS");
-        return None;
-    }
-    // Shells allow no dots in a variable's name, and no librdkafka property has an underscore.
-    if let [section, table, property] = path.as_mut_slice()
-        && section == "kafka"
-        && table == "properties"
-    {
-        *property = property.replace('_', ".");
-    }
-    Some(tree::nested(&path, Node { value: Value::Text(value.to_owned()), origin }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::tree::Table;
     use super::*;
     use crate::record::{Kind, Priority};
 
@@ -216,12 +182,12 @@ a = 1
   config.toml:4: kafka.delivery = "exactly-once": expected one of at_least_once, exactly_once
   config.toml:5: kafka.broker: there is no such setting; did you mean `brokers`?
   config.toml:8: stream.batch_age = 50: expected a duration such as "500ms" or "2s"
-  config.toml:9: stream.batch_bytes = "128MiB": must not be larger than stream.max_in_flight_bytes: no batch could ever be full
+  config.toml:9: stream.batch_bytes = "128MiB": must not be larger than stream.max_in_flight_bytes: it could never be taken
   config.toml:10: stream.workers = -1: must be from 0 to 1024
   config.toml:11: stream.retry_backoff = "20s": must not be longer than stream.retry_backoff_max
   config.toml:14: input[0].topic = "tick ets": a topic name has letters, digits, `.`, `_` and `-`, at most 249
   config.toml:15: input[0].kind = "tickets": expected one of ticket, log
-  config.toml:18: input[1].topic = "queue-events": is the same topic as output.events: events would be classified again for ever
+  config.toml:18: input[1].topic = "queue-events": is the same topic as output.events: events would be classified for ever
   config.toml:22: cache.masks = [...]: "ipv4": expected one of number, hex, ip, uuid, path, email, url, quoted
   config.toml:25: decide.human_verify = 0.9: must not be above decide.auto_route, which is 0.85
   config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, ops, log"#
@@ -265,6 +231,53 @@ text = ["event.original"]
         assert!(faults("[[input]]\nkind = \"log\"").contains("config.toml:1: input[0].topic: is missing"));
         let twice = "[[input]]\ntopic = \"a\"\nkind = \"log\"\n".repeat(2);
         assert!(faults(&twice).contains("config.toml:5: input[1].topic = \"a\": each topic may be read once only"));
+    }
+
+    /// Puts `wrong` in the place of every setting in turn: whatever it is, the answer is a configuration or a fault
+    /// that names the setting or the table around it.
+    #[test]
+    fn a_wrong_value_anywhere_is_a_fault_that_names_its_key() {
+        fn paths(table: &Table, path: &[String], into: &mut Vec<Vec<String>>) {
+            for (key, node) in table {
+                let path = [path, std::slice::from_ref(key)].concat();
+                if let Value::Table(inner) = &node.value {
+                    paths(inner, &path, into);
+                }
+                into.push(path);
+            }
+        }
+        let defaults = tree::parse(&Document::Default, DEFAULT_TOML).unwrap();
+        let mut all = Vec::new();
+        paths(&defaults, &[], &mut all);
+        assert!(all.len() > 60, "{} settings", all.len());
+        for path in &all {
+            let mut refused = 0;
+            let wrong = [
+                "-1",
+                "1e300",
+                "nan",
+                "true",
+                "'\u{1f980}'",
+                "''",
+                "[]",
+                "[[]]",
+                "[{}]",
+                "{}",
+                "{ x = {} }",
+                "1979-05-27",
+            ];
+            for value in wrong {
+                let quoted: Vec<String> = path.iter().map(|part| format!("{part:?}")).collect();
+                let Err(ConfigFaults(faults)) = Config::from_toml(&format!("{} = {value}", quoted.join("."))) else {
+                    continue;
+                };
+                refused += 1;
+                let named = faults.iter().any(|fault| fault.key.starts_with(path.join(".").as_str()));
+                let of_the_file = faults.iter().all(|fault| fault.place == "config.toml:1");
+                assert!(named && of_the_file, "{} = {value} gives {faults:?}", path.join("."));
+            }
+            assert!(refused >= 6, "{} takes nearly everything", path.join("."));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Looking a label up costs a hash and a lock, so nothing here is meant to be called once a record: a stage counts in
 //! an `OutcomeCounts` or a local histogram and adds them once a batch, through handles taken when it starts.
 
+mod labels;
 mod process;
 
 use std::collections::BTreeMap;
@@ -18,93 +19,7 @@ use prometheus::{
 
 use crate::record::{Kind, Priority, Routing};
 
-/// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Event,
-    Escalation,
-    DeadLetter,
-    /// A rule said so.
-    Dropped,
-}
-
-impl Outcome {
-    pub const ALL: [Outcome; 4] = [Outcome::Event, Outcome::Escalation, Outcome::DeadLetter, Outcome::Dropped];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Event => "event",
-            Outcome::Escalation => "escalation",
-            Outcome::DeadLetter => "dead_letter",
-            Outcome::Dropped => "dropped",
-        }
-    }
-}
-
-/// A part of the way whose time is measured, each once a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StageName {
-    Decode,
-    Rules,
-    Cache,
-    Model,
-    Decide,
-    /// The stage as a whole: all of the above and building the outputs.
-    Process,
-    /// From the first output handed to the producer to the last acknowledgement.
-    Publish,
-    Commit,
-}
-
-impl StageName {
-    pub const ALL: [StageName; 8] = [
-        StageName::Decode,
-        StageName::Rules,
-        StageName::Cache,
-        StageName::Model,
-        StageName::Decide,
-        StageName::Process,
-        StageName::Publish,
-        StageName::Commit,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StageName::Decode => "decode",
-            StageName::Rules => "rules",
-            StageName::Cache => "cache",
-            StageName::Model => "model",
-            StageName::Decide => "decide",
-            StageName::Process => "process",
-            StageName::Publish => "publish",
-            StageName::Commit => "commit",
-        }
-    }
-}
-
-/// What the template cache answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheResult {
-    Hit,
-    Miss,
-    /// A hit that was classified again, with the same verdict.
-    RecheckAgree,
-    RecheckDisagree,
-}
-
-impl CacheResult {
-    pub const ALL: [CacheResult; 4] =
-        [CacheResult::Hit, CacheResult::Miss, CacheResult::RecheckAgree, CacheResult::RecheckDisagree];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CacheResult::Hit => "hit",
-            CacheResult::Miss => "miss",
-            CacheResult::RecheckAgree => "recheck_agree",
-            CacheResult::RecheckDisagree => "recheck_disagree",
-        }
-    }
-}
+pub use labels::{CacheResult, Outcome, StageName};
 
 /// The tiers of `DecidedBy::tier`, and `none` for records that nothing decided (dead letters).
 const TIERS: [&str; 6] = ["rule", "cache", "fast", "encoder", "llm", "none"];

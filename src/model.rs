@@ -9,9 +9,11 @@ mod fast;
 mod features;
 mod head;
 mod package;
+mod selection;
 mod sparse;
 mod tables;
 pub mod train;
+pub mod validation;
 
 pub use explain::Reason;
 pub use fast::{FastModel, Prediction, Scratch};

@@ -111,7 +111,7 @@ impl Supervisor {
         }
         shutdown.request();
         let second_signal = async {
-            if result.is_err() || !signals.seen() {
+            if !signals.seen() {
                 // This signal is the first: somebody asks for what is happening already.
                 let signal = signals.recv().await;
                 tracing::info!(signal = signal.name(), "already draining; a second signal exits at once");

@@ -9,8 +9,11 @@
 mod broker;
 mod commands;
 mod delivery;
+mod faults;
+mod operation;
 mod outcomes;
 mod peers;
 mod setup;
 mod tools;
+mod whole_path;
 mod workload;

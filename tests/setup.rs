@@ -16,8 +16,6 @@ impl Setup {
             ("kafka.brokers", bootstrap),
             ("kafka.instance", "one"),
             ("kafka.delivery", delivery),
-            // A member that was killed holds its partitions for so long; brokers allow no less.
-            ("kafka.properties.\"session.timeout.ms\"", "6000"),
             ("kafka.properties.\"heartbeat.interval.ms\"", "300"),
             ("kafka.properties.\"reconnect.backoff.max.ms\"", "500"),
             ("stream.batch_age", "20ms"),
@@ -39,6 +37,12 @@ impl Setup {
 
     pub(crate) fn instance(self, name: &str) -> Setup {
         self.with("kafka.instance", &format!("'{name}'"))
+    }
+
+    /// A static member of its group: one that dies is replaced by its successor, not waited for. The test broker needs
+    /// it wherever the daemon is killed, for it never gives up a member that is gone.
+    pub(crate) fn static_member(self) -> Setup {
+        self.with("kafka.properties.\"group.instance.id\"", "'one'")
     }
 
     pub(crate) fn start(&self) -> Daemon {

@@ -179,13 +179,18 @@ impl Classifier {
     }
 
     fn ask(&self, model: &FastModel, record: &Record<'_>, scratch: &mut Scratch) -> Answer {
-        model.classify(record, &mut scratch.model);
-        let probabilities = scratch.model.probabilities().iter().enumerate();
+        let prediction = model.classify(record, &mut scratch.model);
+        let probabilities = prediction.probabilities.iter().enumerate();
         let mut ranked: Vec<(u32, f32)> = probabilities.map(|(label, &p)| (label as u32, rounded(p))).collect();
+        // The decided label leads, also where calibration puts another label's probability above it.
+        let decided = prediction.label as u32;
+        let best_first = |a: &(u32, f32), b: &(u32, f32)| {
+            (b.0 == decided).cmp(&(a.0 == decided)).then(b.1.total_cmp(&a.1)).then(a.0.cmp(&b.0))
+        };
         let keep = self.decider.ranked_labels().min(ranked.len());
-        ranked.select_nth_unstable_by(keep - 1, |a, b| b.1.total_cmp(&a.1));
+        ranked.select_nth_unstable_by(keep - 1, best_first);
         ranked.truncate(keep);
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        ranked.sort_unstable_by(best_first);
         Answer { ranked: ranked.into() }
     }
 }

@@ -1,8 +1,9 @@
 //! What log lines of one kind have in common: a line with its numbers, addresses and ids replaced by placeholders.
 //!
-//! One pass by hand over the bytes, because this runs for every line. At the start of each word the longest form is
-//! tried first: URL, e-mail address, UUID, IP address, hexadecimal, number. Look-ahead is bounded or remembered, so
-//! the time is linear in the line's length whatever the line contains.
+//! One pass by hand over the bytes, because this runs for every line. Nearly all that varies has a digit in it, so the
+//! scan stops at digits alone (and at what starts a URL, a path or a quote, where these are masked), looks back to
+//! where the word began, and tries the longest form first: UUID, IP address, hexadecimal, number. Looking back and
+//! ahead is bounded or done once for each word, so the time is linear in the line's length whatever it contains.
 //!
 //! | mask | replaced | by |
 //! |---|---|---|
@@ -14,8 +15,6 @@
 //! | email | `name@host.domain` | `<email>` |
 //! | url | `scheme://...`, defanged ones too | `<url>` |
 //! | quoted | what stands between `"` or `'` | `<str>` |
-//!
-//! Runs of blanks become one, whatever is masked.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -27,8 +26,7 @@ const MIN_HEX_DIGITS: usize = 6;
 /// No textual IPv6 address is longer (RFC 4291 with an embedded IPv4 address).
 const MAX_IPV6_LENGTH: usize = 45;
 
-/// A template's identity: equal for equal masked lines of one source. `None` and the empty source differ from others
-/// only by what they hash to.
+/// A template's identity: equal for equal masked lines of one source.
 pub fn template_id(masked: &str, source: Option<&str>) -> u64 {
     xxh3_64_with_seed(masked.as_bytes(), source.map_or(0, |source| xxh3_64(source.as_bytes())))
 }
@@ -38,26 +36,11 @@ pub fn template_hex(id: u64) -> String {
     format!("{id:016x}")
 }
 
-/// What the scanner does at a byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// Nothing that is masked starts here, and no word either.
-    Other,
-    /// Letters, and all bytes beyond ASCII.
-    Letter,
-    Digit,
-    /// `:`, which may start an IPv6 address such as `::1`.
-    Colon,
-    /// `/` and `\`.
-    Slash,
-    Quote,
-    Blank,
-}
-
 /// Replaces what varies in a line by placeholders.
 #[derive(Debug, Clone)]
 pub struct Masker {
-    classes: [Class; 256],
+    /// The bytes at which something to be masked is recognised, when there are more than figures and colons.
+    other_stops: Option<Box<[bool; 256]>>,
     number: bool,
     hex: bool,
     ip: bool,
@@ -70,20 +53,18 @@ pub struct Masker {
 impl Masker {
     pub fn new(masks: &[Mask]) -> Self {
         let on = |mask| masks.contains(&mask);
-        let mut classes = [Class::Other; 256];
-        for byte in 0..=u8::MAX {
-            classes[usize::from(byte)] = match byte {
-                b'0'..=b'9' => Class::Digit,
-                b'a'..=b'z' | b'A'..=b'Z' | 0x80.. => Class::Letter,
-                b':' if on(Mask::Ip) => Class::Colon,
-                b'/' | b'\\' if on(Mask::Path) => Class::Slash,
-                b'"' | b'\'' if on(Mask::Quoted) => Class::Quote,
-                b' ' => Class::Blank,
-                _ => Class::Other,
-            };
+        let mut stops = [false; 256];
+        for byte in b'0'..=b':' {
+            stops[usize::from(byte)] = true;
+        }
+        for byte in [b'/', b'\\'] {
+            stops[usize::from(byte)] = on(Mask::Path);
+        }
+        for byte in [b'"', b'\''] {
+            stops[usize::from(byte)] = on(Mask::Quoted);
         }
         Masker {
-            classes,
+            other_stops: (on(Mask::Path) || on(Mask::Quoted)).then(|| Box::new(stops)),
             number: on(Mask::Number),
             hex: on(Mask::Hex),
             ip: on(Mask::Ip),
@@ -100,51 +81,42 @@ impl Masker {
         out.clear();
         out.reserve(line.len() + line.len() / 4);
         let bytes = line.as_bytes();
-        let mut scan = Scan {
-            masker: self,
-            bytes,
-            may_have_email: self.email && bytes.contains(&b'@'),
-            may_have_url: self.url && line.contains("://"),
-            no_email_before: 0,
-            may_close: [true; 2],
-        };
-        // `line[..copied]` is dealt with, `line[copied..at]` is to be copied.
-        let (mut copied, mut at) = (0, 0);
-        while let Some(&byte) = bytes.get(at) {
-            let hit = match self.classes[usize::from(byte)] {
-                Class::Other => None,
-                Class::Letter => {
-                    let hit = if scan.is_word_start(at) { scan.word(at) } else { None };
-                    if hit.is_none() {
-                        at = scan.end_of(at + 1, |byte| self.classes[usize::from(byte)] == Class::Letter);
-                        continue;
-                    }
-                    hit
-                }
-                Class::Digit => {
-                    let hit = if scan.is_word_start(at) { scan.word(at) } else { None };
-                    hit.or_else(|| scan.number(at))
-                }
-                Class::Colon => scan.colons(at),
-                Class::Slash => scan.path(at),
-                Class::Quote => scan.quoted(at),
-                Class::Blank => scan.more_blanks(at),
+        let mut scan = Scan { masker: self, bytes, copied: 0, may_close: [true; 2] };
+        let mut email = scan.next_email();
+        let mut at = 0;
+        loop {
+            let stop = match &self.other_stops {
+                None => scan.next_figure(at),
+                Some(stops) => scan.end_of(at, |byte| !stops[usize::from(byte)]),
             };
-            let Some(Hit { mut start, end, placeholder }) = hit else {
-                at += 1;
+            let hit = match &email {
+                Some(address) if address.start <= stop => Some(*address),
+                _ => match bytes.get(stop) {
+                    None => break,
+                    Some(b'0'..=b'9') => scan.digit(stop),
+                    Some(b':') => scan.url(stop).or_else(|| scan.drive(stop)),
+                    Some(b'/' | b'\\') => scan.path(stop),
+                    Some(_) => scan.quoted(stop),
+                },
+            };
+            let Some(Hit { start, end, placeholder }) = hit else {
+                at = if bytes[stop].is_ascii_digit() { scan.end_of(stop, is_word) } else { stop + 1 };
                 continue;
             };
-            start = start.max(copied);
-            out.push_str(&line[copied..start]);
+            out.push_str(&line[scan.copied..start]);
             out.push_str(placeholder);
-            copied = end;
+            scan.copied = end;
             at = end;
+            if email.is_some_and(|address| address.start < end) {
+                email = scan.next_email();
+            }
         }
-        out.push_str(&line[copied..]);
+        out.push_str(&line[scan.copied..]);
     }
 }
 
 /// What is to be replaced.
+#[derive(Clone, Copy)]
 struct Hit {
     start: usize,
     end: usize,
@@ -155,12 +127,14 @@ struct Hit {
 struct Scan<'s> {
     masker: &'s Masker,
     bytes: &'s [u8],
-    may_have_email: bool,
-    may_have_url: bool,
-    /// No e-mail address starts before this place: it was looked for in vain.
-    no_email_before: usize,
+    /// What lies before this place is dealt with; nothing looks back beyond it.
+    copied: usize,
     /// Whether a `'` and a `"` may still follow.
     may_close: [bool; 2],
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || !byte.is_ascii()
 }
 
 impl Scan<'_> {
@@ -168,12 +142,9 @@ impl Scan<'_> {
         self.bytes.get(at).copied().unwrap_or(b' ')
     }
 
-    fn is_word(&self, at: usize) -> bool {
-        matches!(self.masker.classes[usize::from(self.byte(at))], Class::Letter | Class::Digit)
-    }
-
-    fn is_word_start(&self, at: usize) -> bool {
-        at == 0 || !self.is_word(at - 1)
+    /// Whether a word could begin here: what is before belongs to none.
+    fn is_boundary(&self, at: usize) -> bool {
+        at == 0 || !is_word(self.bytes[at - 1])
     }
 
     fn end_of(&self, from: usize, belongs: impl Fn(u8) -> bool) -> usize {
@@ -181,53 +152,77 @@ impl Scan<'_> {
         length.map_or(self.bytes.len(), |length| from + length)
     }
 
-    /// What starts at the first byte of a word, except a number.
-    fn word(&mut self, at: usize) -> Option<Hit> {
-        let hit = |end, placeholder| Some(Hit { start: at, end, placeholder });
-        if self.may_have_url
-            && let Some(end) = self.url(at)
-        {
-            return hit(end, "<url>");
-        }
-        if self.may_have_email
-            && let Some(end) = self.email(at)
-        {
-            return hit(end, "<email>");
-        }
-        let first = self.bytes[at];
-        if self.masker.path && first.is_ascii_alphabetic() && self.byte(at + 1) == b':' && self.byte(at + 2) == b'\\' {
-            return hit(self.end_of_path(at + 3), "<path>");
-        }
-        if !first.is_ascii_hexdigit() {
-            return None;
-        }
-        if self.masker.hex && first == b'0' && matches!(self.byte(at + 1), b'x' | b'X') {
-            let end = self.end_of(at + 2, |byte| byte.is_ascii_hexdigit());
-            if end > at + 2 {
-                return hit(end, "<hex>");
+    /// The first of the bytes before `at`, not yet dealt with, that all belong.
+    fn start_of(&self, at: usize, belongs: impl Fn(u8) -> bool) -> usize {
+        at - self.bytes[self.copied..at].iter().rev().take_while(|&&byte| belongs(byte)).count()
+    }
+
+    /// The next digit or colon: the bytes 0x30 to 0x3a, sought for in eight bytes at a time.
+    fn next_figure(&self, from: usize) -> usize {
+        const ONES: u64 = u64::from_le_bytes([1; 8]);
+        let mut at = from;
+        while let Some(eight) = self.bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            // A byte below 11 borrows when 11 is taken from it, so its top bit is set and was not before. Bytes behind
+            // it may be marked because of the borrow, but the first mark is right.
+            let shifted = u64::from_le_bytes(*eight) ^ (ONES * 0x30);
+            let marks = shifted.wrapping_sub(ONES * 11) & !shifted & (ONES * 0x80);
+            if marks != 0 {
+                return at + marks.trailing_zeros() as usize / 8;
             }
+            at += 8;
         }
-        let end = self.end_of(at, |byte| byte.is_ascii_hexdigit());
-        match self.byte(end) {
-            b'-' if self.masker.uuid && end - at == 8 => {
-                if let Some(end) = self.uuid(at) {
-                    return hit(end, "<uuid>");
+        self.end_of(at, |byte| !matches!(byte, b'0'..=b':'))
+    }
+
+    /// The id whose first digit this is, else the number.
+    fn digit(&self, at: usize) -> Option<Hit> {
+        let start = self.start_of(at, is_word);
+        let id = if self.is_boundary(start) { self.id(start) } else { None };
+        id.or_else(|| self.number(at))
+    }
+
+    /// The id to which the word at `start` belongs.
+    fn id(&self, start: usize) -> Option<Hit> {
+        // Groups without a digit may come before.
+        match self.bytes[self.copied..start].last() {
+            Some(b'-') if self.masker.uuid => {
+                let earlier = [9, 14, 19, 24].into_iter().filter_map(|back| start.checked_sub(back));
+                if let Some(hit) = earlier.filter(|&first| first >= self.copied).find_map(|first| self.uuid(first)) {
+                    return Some(hit);
                 }
             }
-            b':' if end - at <= 4 => return self.colons(at),
-            b'.' if self.masker.ip && end - at <= 3 => {
-                if let Some(end) = self.ipv4(at) {
-                    return hit(end, "<ip>");
+            Some(b':') => {
+                let first = self.start_of(start, |byte| byte.is_ascii_hexdigit() || byte == b':');
+                if (2..=MAX_IPV6_LENGTH).contains(&(start - first))
+                    && let Some(hit) = self.colons(first)
+                {
+                    return Some(hit);
                 }
             }
             _ => {}
         }
-        let word = &self.bytes[at..end];
-        let is_hex = word.len() >= MIN_HEX_DIGITS
-            && !self.is_word(end)
-            && word.iter().any(u8::is_ascii_digit)
-            && !word.iter().all(u8::is_ascii_digit);
-        if self.masker.hex && is_hex { hit(end, "<hex>") } else { None }
+        if !self.bytes[start].is_ascii_hexdigit() {
+            return None;
+        }
+        let end = self.end_of(start, |byte| byte.is_ascii_hexdigit());
+        let hit = match self.byte(end) {
+            b'-' if self.masker.uuid && end - start == 8 => self.uuid(start),
+            b':' if end - start <= 4 => self.colons(start),
+            b'.' if self.masker.ip && end - start <= 3 => {
+                self.ipv4(start).map(|end| Hit { start, end, placeholder: "<ip>" })
+            }
+            _ => None,
+        };
+        if hit.is_some() || !self.masker.hex {
+            return hit;
+        }
+        if self.bytes[start] == b'0' && matches!(self.byte(start + 1), b'x' | b'X') {
+            let end = self.end_of(start + 2, |byte| byte.is_ascii_hexdigit());
+            return (end > start + 2).then_some(Hit { start, end, placeholder: "<hex>" });
+        }
+        let word = &self.bytes[start..end];
+        let is_hex = word.len() >= MIN_HEX_DIGITS && !is_word(self.byte(end)) && !word.iter().all(u8::is_ascii_digit);
+        is_hex.then_some(Hit { start, end, placeholder: "<hex>" })
     }
 
     /// Digits with what joins them to one number. A minus belongs to it when it does not join two words.
@@ -239,17 +234,20 @@ impl Scan<'_> {
         while matches!(self.byte(end), b'.' | b',') && self.byte(end + 1).is_ascii_digit() {
             end = self.end_of(end + 1, |byte| byte.is_ascii_digit());
         }
-        let has_sign = at > 0 && self.bytes[at - 1] == b'-' && self.is_word_start(at - 1);
+        // `s3://...`: the URL is found at its colon.
+        if self.byte(end) == b':' && self.url(end).is_some() {
+            return None;
+        }
+        let has_sign = at > self.copied && self.bytes[at - 1] == b'-' && self.is_boundary(at - 1);
         Some(Hit { start: at - usize::from(has_sign), end, placeholder: "<num>" })
     }
 
-    fn uuid(&self, at: usize) -> Option<usize> {
-        let text = self.bytes.get(at..at + 36)?;
-        let fits = text.iter().enumerate().all(|(place, byte)| match place {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-        (fits && !self.is_word(at + 36)).then_some(at + 36)
+    fn uuid(&self, start: usize) -> Option<Hit> {
+        let text = self.bytes.get(start..start + 36)?;
+        let dashes = [8, 13, 18, 23].into_iter().all(|place| text[place] == b'-');
+        let fits = dashes && text.iter().filter(|byte| byte.is_ascii_hexdigit()).count() == 32;
+        let is_whole = self.is_boundary(start) && !is_word(self.byte(start + 36));
+        (fits && is_whole).then_some(Hit { start, end: start + 36, placeholder: "<uuid>" })
     }
 
     fn ipv4(&self, at: usize) -> Option<usize> {
@@ -271,7 +269,7 @@ impl Scan<'_> {
                 return None;
             }
         }
-        let goes_on = self.is_word(end) || (self.byte(end) == b'.' && self.byte(end + 1).is_ascii_digit());
+        let goes_on = is_word(self.byte(end)) || (self.byte(end) == b'.' && self.byte(end + 1).is_ascii_digit());
         (!goes_on).then_some(end)
     }
 
@@ -284,7 +282,7 @@ impl Scan<'_> {
         if text.ends_with(b":") && !text.ends_with(b"::") {
             text = &text[..text.len() - 1];
         }
-        if text.len() > MAX_IPV6_LENGTH || !text.iter().any(u8::is_ascii_digit) || !self.is_word_start(at) {
+        if text.len() > MAX_IPV6_LENGTH || !text.iter().any(u8::is_ascii_digit) || !self.is_boundary(at) {
             return None;
         }
         let (mut groups, mut longest_group, mut shortest_group, mut gaps) = (0, 0, usize::MAX, 0);
@@ -300,7 +298,7 @@ impl Scan<'_> {
         let is_mac = groups == 6 && longest_group == 2 && shortest_group == 2;
         let is_full = groups == 8 && gaps == 0 && shortest_group > 0;
         let is_short = gaps == 1 && (3..=9).contains(&groups);
-        if is_mac && self.masker.hex && !self.is_word(end) {
+        if is_mac && self.masker.hex && !is_word(self.byte(end)) {
             return Some(Hit { start: at, end, placeholder: "<hex>" });
         }
         if !self.masker.ip || longest_group > 4 || !(is_full || is_short) {
@@ -311,33 +309,38 @@ impl Scan<'_> {
             let last = text.iter().rposition(|&byte| byte == b':').map_or(at, |colon| at + colon + 1);
             end = self.ipv4(last)?;
         }
-        (!self.is_word(end)).then_some(Hit { start: at, end, placeholder: "<ip>" })
+        (!is_word(self.byte(end))).then_some(Hit { start: at, end, placeholder: "<ip>" })
     }
 
-    fn email(&mut self, at: usize) -> Option<usize> {
-        if at < self.no_email_before {
+    /// The next e-mail address that is not dealt with.
+    fn next_email(&self) -> Option<Hit> {
+        if !self.masker.email {
             return None;
         }
         let is_local = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'%' | b'+' | b'-');
         let is_domain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-        let local_end = self.end_of(at, is_local);
-        self.no_email_before = local_end;
-        if local_end == at || self.byte(local_end) != b'@' {
-            return None;
+        let mut from = self.copied;
+        loop {
+            let sign = from + self.bytes[from..].iter().position(|&byte| byte == b'@')?;
+            let start = self.start_of(sign, is_local);
+            let domain_end = self.end_of(sign + 1, is_domain);
+            let domain = without_punctuation(&self.bytes[sign + 1..domain_end]);
+            let is_name = domain.first().is_some_and(u8::is_ascii_alphanumeric) && domain.contains(&b'.');
+            if start < sign && is_name {
+                return Some(Hit { start, end: sign + 1 + domain.len(), placeholder: "<email>" });
+            }
+            from = sign + 1;
         }
-        let domain_end = self.end_of(local_end + 1, is_domain);
-        let domain = without_punctuation(&self.bytes[local_end + 1..domain_end]);
-        let is_name = domain.first().is_some_and(u8::is_ascii_alphanumeric) && domain.contains(&b'.');
-        is_name.then_some(local_end + 1 + domain.len())
     }
 
-    fn url(&self, at: usize) -> Option<usize> {
-        let colon = self.end_of(at, |byte| byte.is_ascii_alphanumeric());
-        if !self.bytes[at].is_ascii_alphabetic() || !self.bytes[colon..].starts_with(b"://") {
+    /// A URL, found at the colon behind its scheme.
+    fn url(&self, colon: usize) -> Option<Hit> {
+        if !self.masker.url || !self.bytes[colon..].starts_with(b"://") {
             return None;
         }
-        let start = colon + 3;
-        let mut end = start;
+        let scheme = self.start_of(colon, |byte| byte.is_ascii_alphanumeric());
+        let body_start = colon + 3;
+        let mut end = body_start;
         while let Some(&byte) = self.bytes.get(end) {
             let defanged = byte == b']' && matches!(self.bytes[end - 2..end], [b'[', b'.' | b':']);
             if byte.is_ascii_whitespace() || b"\"'`<>)|".contains(&byte) || (byte == b']' && !defanged) {
@@ -345,11 +348,22 @@ impl Scan<'_> {
             }
             end += 1;
         }
-        let body = without_punctuation(&self.bytes[start..end]);
-        (!body.is_empty()).then_some(start + body.len())
+        let body = without_punctuation(&self.bytes[body_start..end]);
+        let is_url = scheme < colon && !body.is_empty();
+        is_url.then_some(Hit { start: scheme, end: body_start + body.len(), placeholder: "<url>" })
     }
 
-    /// A path that starts with `/` or `\\`; `word` finds drives.
+    /// A path with a drive, found at the colon behind its letter.
+    fn drive(&self, colon: usize) -> Option<Hit> {
+        let start = self.start_of(colon, is_word);
+        let is_drive = colon - start == 1 && self.is_boundary(start) && self.bytes[start].is_ascii_alphabetic();
+        if !self.masker.path || !is_drive || self.byte(colon + 1) != b'\\' {
+            return None;
+        }
+        Some(Hit { start, end: self.end_of_path(colon + 2), placeholder: "<path>" })
+    }
+
+    /// A path that starts with `/` or `\\`; see `drive` for others.
     fn path(&self, at: usize) -> Option<Hit> {
         const BEFORE: &[u8] = b" \t\"'=([{:,;|";
         let first = match (self.bytes[at], self.byte(at + 1)) {
@@ -358,7 +372,7 @@ impl Scan<'_> {
             _ => return None,
         };
         let starts = at == 0 || BEFORE.contains(&self.bytes[at - 1]);
-        let names_something = self.is_word(first) || matches!(self.byte(first), b'_' | b'.' | b'~');
+        let names_something = is_word(self.byte(first)) || matches!(self.byte(first), b'_' | b'.' | b'~');
         let end = if starts && names_something { self.end_of_path(first) } else { first };
         (end > first).then_some(Hit { start: at, end, placeholder: "<path>" })
     }
@@ -368,19 +382,11 @@ impl Scan<'_> {
         from + without_punctuation(&self.bytes[from..end]).len()
     }
 
-    /// The blanks that pad a column: `Jan  4` and `Jan 24` are alike.
-    fn more_blanks(&self, at: usize) -> Option<Hit> {
-        if self.byte(at + 1) != b' ' || at + 1 == self.bytes.len() {
-            return None;
-        }
-        Some(Hit { start: at + 1, end: self.end_of(at + 1, |byte| byte == b' '), placeholder: "" })
-    }
-
     /// A quoted text. An apostrophe inside a word quotes nothing.
     fn quoted(&mut self, at: usize) -> Option<Hit> {
         let quote = self.bytes[at];
         let is_double = quote == b'"';
-        let opens = is_double || self.is_word_start(at);
+        let opens = is_double || self.is_boundary(at);
         if !opens || !self.may_close[usize::from(is_double)] {
             return None;
         }
@@ -390,7 +396,7 @@ impl Scan<'_> {
         };
         let end = at + 1 + length + 1;
         let placeholder = if is_double { "\"<str>\"" } else { "'<str>'" };
-        let closes = is_double || !self.is_word(end);
+        let closes = is_double || !is_word(self.byte(end));
         (length > 0 && closes).then_some(Hit { start: at, end, placeholder })
     }
 }
@@ -438,11 +444,11 @@ mod tests {
             ("[req-52c0125b-347b-4b3a-88f4-4d87d4f024b3 x]", "[req-<uuid> x]"),
             ("mail a.b-c+7@mail.host.eu, not@host", "mail <email>, not@host"),
             ("see https://a.eu/b?c=1#d. and hxxps://x[.]eu/7]", "see <url>. and <url>]"),
+            ("get s3://bucket/key 7://x //y a:// b", "get <url> <url> //y a:// b"),
             ("GET /api/v1/users?id=7 HTTP/1.1", "GET <path> HTTP/<num>"),
             (r"open C:\Windows\x.dll, \\nas\a failed; n/a", "open <path>, <path> failed; n/a"),
             (r#"tag="View Lock" 'x' don't 'tis"#, r#"tag="<str>" '<str>' don't 'tis"#),
             ("", ""),
-            ("Jan  4   x ", "Jan <num> x "),
             ("größe 5µs 😀7", "größe <num>µs 😀<num>"),
         ] {
             assert_eq!(mask(&ALL, line), expected, "{line}");

@@ -64,7 +64,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         }
         Err(faults) => report.faults.extend(faults.as_slice().iter().map(config_finding)),
     }
-    report.ok = report.faults.is_empty() && !(arguments.strict && !report.warnings.is_empty());
+    report.ok = report.faults.is_empty() && (report.warnings.is_empty() || !arguments.strict);
     if globals.json {
         write_json(&report)?
     } else {

@@ -28,6 +28,9 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         .collect::<Result<Vec<_>, _>>()?;
     let config = globals.load_config()?;
     globals.log_as_configured(&config);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let app = App::load(config, &roles)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build()?;
     let result = runtime.block_on(app.run());

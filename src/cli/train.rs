@@ -1,20 +1,32 @@
 //! `triaged train`: a model package from labelled rows.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{self, Write, stdout};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::DeviceKind;
 use crate::model::dataset::{Columns, Dataset};
-use crate::model::train::{TrainSettings, Trained, train};
+use crate::model::train::{DEFAULT_TIME_BUDGET, Progress, TrainSettings, Trained, train};
 use crate::record::Kind;
 
+use super::evaluate::write_report;
+use super::{Globals, write_json};
+
+/// Suspects and conflicts that are listed; `--json` lists all.
+const SUSPECTS_SHOWN: usize = 10;
+
 /// Train a model package from labelled rows
+///
+/// Settings are chosen by cross-validation, so nothing has to be tuned by hand. The package is written only when all
+/// is done: stopping earlier leaves what was there before.
 #[derive(Debug, Args)]
-pub(super) struct TrainArgs {
+#[command(after_long_help = "Examples:\n  \
+                             triaged train --kind ticket --data tickets.jsonl --out models/mine\n  \
+                             triaged train --kind log --data lines.csv --text-field msg --label-field team --out models/lines")]
+pub(super) struct Arguments {
     /// What the rows are: ticket or log
     #[arg(long)]
     kind: Kind,
@@ -32,7 +44,7 @@ pub(super) struct TrainArgs {
     name: Option<String>,
 
     #[command(flatten)]
-    columns: ColumnArgs,
+    columns: ColumnArguments,
 
     /// Decides how rows are dealt to folds; the same seed, rows and settings give the same package, byte for byte
     #[arg(long, default_value_t = 42)]
@@ -41,6 +53,10 @@ pub(super) struct TrainArgs {
     /// Parts that the rows are dealt to for validation
     #[arg(long, default_value_t = 5)]
     folds: usize,
+
+    /// Seconds that the search for settings may take on two cores of a small server; counted as work, not by the clock
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIME_BUDGET)]
+    time_budget: f64,
 
     /// Store the confidence at which this share of decisions was right in validation, such as 0.99
     #[arg(long)]
@@ -57,15 +73,11 @@ pub(super) struct TrainArgs {
     /// Where the data come from, for the manifest
     #[arg(long)]
     origin: Option<String>,
-
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Column names that `train` and `evaluate` share.
 #[derive(Debug, Args)]
-pub(super) struct ColumnArgs {
+pub(super) struct ColumnArguments {
     /// Column of the title [default: title or subject, if there]
     #[arg(long)]
     title_field: Option<String>,
@@ -83,7 +95,7 @@ pub(super) struct ColumnArgs {
     id_field: Option<String>,
 }
 
-impl ColumnArgs {
+impl ColumnArguments {
     pub(super) fn columns(&self) -> Columns {
         Columns {
             title: self.title_field.clone(),
@@ -94,84 +106,137 @@ impl ColumnArgs {
     }
 }
 
-pub(super) fn run(args: &TrainArgs) -> Result<()> {
-    let dataset = Dataset::read(&args.data, args.kind, &args.columns.columns())?;
-    let folder_name = || args.out.file_name().map(|name| name.to_string_lossy().into_owned());
+pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
+    let dataset = Dataset::read(&arguments.data, arguments.kind, &arguments.columns.columns())?;
+    let folder_name = || arguments.out.file_name().map(|name| name.to_string_lossy().into_owned());
     let settings = TrainSettings {
-        kind: args.kind,
-        name: args.name.clone().or_else(folder_name).context("--out has no folder name; give --name")?,
-        seed: args.seed,
-        folds: args.folds,
-        target_precision: args.target_precision,
+        kind: arguments.kind,
+        name: arguments.name.clone().or_else(folder_name).context("--out has no folder name; give --name")?,
+        seed: arguments.seed,
+        folds: arguments.folds,
+        time_budget: arguments.time_budget,
+        target_precision: arguments.target_precision,
         device: DeviceKind::Flex,
-        data_name: args.data_name.clone().unwrap_or_else(|| short_path(&args.data)),
-        licence: args.licence.clone(),
-        origin: args.origin.clone(),
-        command: command_line(args),
+        data_name: arguments.data_name.clone().unwrap_or_else(|| short_path(&arguments.data)),
+        licence: arguments.licence.clone(),
+        origin: arguments.origin.clone(),
+        command: command_line(&arguments),
     };
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if !stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    bar.set_style(ProgressStyle::with_template("{elapsed} {wide_bar} {pos}/{len} {msg}").expect("a valid template"));
-    let trained = train(&dataset, &settings, &mut |progress| {
-        bar.set_length(progress.of as u64);
-        bar.set_position(progress.done as u64);
-        if let Some(best) = progress.best {
-            bar.set_message(format!("accuracy {best:.4}"));
-        }
-    })?;
+    let bar = progress_bar();
+    let trained = train(&dataset, &settings, &mut |progress| show(&bar, &progress))?;
     bar.finish_and_clear();
-    trained.write(&args.out)?;
-    print(args, &dataset, &trained)?;
-    Ok(())
-}
-
-#[allow(clippy::print_stdout)]
-fn print(args: &TrainArgs, dataset: &Dataset, trained: &Trained) -> Result<()> {
-    if args.json {
-        let result = serde_json::json!({
-            "package": args.out,
+    trained.write(&arguments.out)?;
+    if globals.json {
+        return write_json(&serde_json::json!({
+            "package": arguments.out,
             "manifest": trained.manifest(),
-            "duplicates": dataset.duplicates,
-            "conflicts": dataset.conflicts,
+            "duplicates": trained.duplicates,
+            "conflicts": trained.conflicts,
             "rows_with_twins": trained.rows_with_twins,
             "suspects": trained.suspects,
             "report": trained.report,
             "seconds": trained.seconds,
-        });
-        println!("{}", serde_json::to_string_pretty(&result)?);
-        return Ok(());
+        }));
     }
-    let summary = &trained.report.summary;
-    println!(
-        "{} rows, {} duplicates dropped, {} labels",
-        dataset.rows,
-        dataset.duplicates,
-        trained.manifest().labels.len()
-    );
-    println!(
-        "accuracy {:.4}, macro F1 {:.4}, calibration error {:.4} ({})",
-        summary.accuracy, summary.macro_f1, summary.ece, summary.method
-    );
-    println!("{} written in {:.1} s", args.out.display(), trained.seconds);
+    let mut out = stdout().lock();
+    write_result(&mut out, &arguments, &trained)?;
     Ok(())
 }
 
+fn write_result(out: &mut impl Write, arguments: &Arguments, trained: &Trained) -> io::Result<()> {
+    let data = &trained.manifest().data;
+    writeln!(out, "{} rows, {} duplicates dropped", data.rows, trained.duplicates)?;
+    write_report(out, &trained.report)?;
+    if !trained.conflicts.is_empty() {
+        writeln!(
+            out,
+            "\n{} rows have a text that occurs with another label too: {}",
+            trained.conflicts.len(),
+            some(&trained.conflicts)
+        )?;
+    }
+    if trained.rows_with_twins > 0 {
+        let share = trained.rows_with_twins as f64 / data.rows_used as f64;
+        writeln!(
+            out,
+            "\n{:.1} % of the rows differ from a row of another fold only in numbers, case or punctuation: on texts \
+             unlike these, expect less",
+            100.0 * share
+        )?;
+    }
+    if !trained.suspects.is_empty() {
+        writeln!(
+            out,
+            "\n{} labels look wrong: models that did not see the row are sure of another one",
+            trained.suspects.len()
+        )?;
+        for suspect in trained.suspects.iter().take(SUSPECTS_SHOWN) {
+            writeln!(
+                out,
+                "  {:<20} is {}, looks like {} ({:.2})",
+                suspect.id, suspect.label, suspect.predicted, suspect.confidence
+            )?;
+        }
+    }
+    writeln!(out, "\n{} written after {:.1} s", arguments.out.display(), trained.seconds)
+}
+
+fn some(ids: &[String]) -> String {
+    let more = if ids.len() > SUSPECTS_SHOWN { ", ..." } else { "" };
+    ids[..ids.len().min(SUSPECTS_SHOWN)].join(", ") + more
+}
+
+/// A bar on the standard error, if that is a terminal.
+pub(super) fn progress_bar() -> ProgressBar {
+    let style = "{elapsed} {wide_bar} {pos}/{len} {msg}";
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+        .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+pub(super) fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_length(progress.of as u64);
+    bar.set_position(progress.done as u64);
+    if let Some(best) = progress.best {
+        bar.set_message(format!("accuracy {best:.4}"));
+    }
+}
+
 /// The folder and the name of a file: enough to tell data sets apart, and free of one machine's paths.
-fn short_path(path: &std::path::Path) -> String {
+pub(super) fn short_path(path: &std::path::Path) -> String {
     let parts: Vec<_> =
         path.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     parts.into_iter().rev().collect::<Vec<_>>().join("/")
 }
 
-fn command_line(args: &TrainArgs) -> String {
-    format!(
-        "triaged train --kind {} --data {} --out {} --seed {} --folds {}",
-        args.kind,
-        short_path(&args.data),
-        short_path(&args.out),
-        args.seed,
-        args.folds
-    )
+fn command_line(arguments: &Arguments) -> String {
+    let mut words = vec!["triaged train".to_owned()];
+    let mut add = |name: &str, value: &dyn std::fmt::Display| words.push(format!("--{name} {value}"));
+    add("kind", &arguments.kind);
+    add("data", &short_path(&arguments.data));
+    add("out", &short_path(&arguments.out));
+    add("seed", &arguments.seed);
+    add("folds", &arguments.folds);
+    let columns = &arguments.columns;
+    let optional = [
+        ("name", &arguments.name),
+        ("title-field", &columns.title_field),
+        ("text-field", &columns.text_field),
+        ("label-field", &columns.label_field),
+        ("id-field", &columns.id_field),
+        ("data-name", &arguments.data_name),
+        ("licence", &arguments.licence),
+        ("origin", &arguments.origin),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            add(name, value);
+        }
+    }
+    if arguments.time_budget != DEFAULT_TIME_BUDGET {
+        add("time-budget", &arguments.time_budget);
+    }
+    if let Some(precision) = arguments.target_precision {
+        add("target-precision", &precision);
+    }
+    words.join(" ")
 }

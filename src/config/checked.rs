@@ -18,8 +18,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 /// librdkafka takes its fetch queue's limit in KiB, at most 2 GiB.
 const MOST_PREFETCH: usize = (2 << 30) - 1024;
-/// Brokers refuse larger messages (`socket.request.max.bytes` is 100 MiB by default).
-const MOST_RECORD: usize = 64 << 20;
+/// A dead letter carries the whole record and must still fit into a message.
+const MOST_RECORD: usize = 8 << 20;
 const FORMATS: [(&str, Format); 5] = [
     ("auto", Format::Auto),
     ("json", Format::Json),
@@ -73,12 +73,15 @@ fn read_stream(section: &mut Section<'_>) -> StreamSettings {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         },
-        drain_deadline: section.duration("drain_deadline", MILLISECOND..=5 * MINUTE),
+        drain_deadline: section.duration("drain_deadline", MILLISECOND..=60 * MINUTE),
         retry_backoff: section.duration("retry_backoff", MILLISECOND..=MINUTE),
         retry_backoff_max: section.duration("retry_backoff_max", MILLISECOND..=10 * MINUTE),
     };
     if settings.retry_backoff > settings.retry_backoff_max {
-        section.fault("retry_backoff", "must not be longer than stream.retry_backoff_max");
+        section.ledger().conflict(
+            ("stream.retry_backoff", "must not be longer than stream.retry_backoff_max".to_owned()),
+            ("stream.retry_backoff_max", "must not be shorter than stream.retry_backoff".to_owned()),
+        );
     }
     settings
 }
@@ -233,10 +236,10 @@ fn read_decide(section: &mut Section<'_>) -> DecideSettings {
     let auto_route = section.share("auto_route") as f32;
     let human_verify = section.share("human_verify") as f32;
     if human_verify > auto_route {
-        let keys = [section.key("human_verify"), section.key("auto_route")];
-        if section.ledger().sound(&[&keys[0], &keys[1]]) {
-            section.fault("human_verify", format!("must not be above decide.auto_route, which is {auto_route}"));
-        }
+        section.ledger().conflict(
+            ("decide.human_verify", format!("must not be above decide.auto_route, which is {auto_route}")),
+            ("decide.auto_route", format!("must not be below decide.human_verify, which is {human_verify}")),
+        );
     }
     DecideSettings {
         auto_route,
@@ -309,10 +312,9 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         ("output.dead_letters".to_owned(), &output.dead_letters),
     ];
     for (position, (key, topic)) in outputs.iter().enumerate() {
-        if let Some((other, _)) = outputs[..position].iter().find(|(_, other)| other == topic)
-            && ledger.sound(&[key, other])
-        {
-            ledger.fault(key, format!("is the same topic as {other}"));
+        if let Some((other, _)) = outputs[..position].iter().find(|(_, other)| other == topic) {
+            let same_as = |other: &str| format!("is the same topic as {other}");
+            ledger.conflict((key, same_as(other)), (other, same_as(key)));
         }
     }
     for (queue, topic) in &output.topics {
@@ -323,12 +325,10 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         outputs.push((key, topic));
     }
     for (output, topic) in &outputs {
-        let Some(index) = config.inputs.iter().position(|input| *input.topic == ***topic) else { continue };
-        let input = format!("input[{index}].topic");
-        // The user wrote at least one of the two: that is the line to change.
-        let (key, other) = if ledger.is_default(output) { (&input, output) } else { (output, &input) };
-        if ledger.sound(&[key]) {
-            ledger.fault(key, format!("is the same topic as {other}: events would be classified again for ever"));
+        if let Some(index) = config.inputs.iter().position(|input| *input.topic == ***topic) {
+            let input = format!("input[{index}].topic");
+            let same_as = |other: &str| format!("is the same topic as {other}: events would be classified for ever");
+            ledger.conflict((output, same_as(&input)), (&input, same_as(output)));
         }
     }
 }
@@ -343,15 +343,15 @@ fn check_transactions(config: &Config, ledger: &mut Ledger) {
 }
 
 fn check_sizes(config: &Config, ledger: &mut Ledger) {
-    let in_flight = config.stream.max_in_flight_bytes;
-    let keys = ["stream.batch_bytes", "stream.max_in_flight_bytes", "decode.max_record_bytes"];
-    if !ledger.sound(&keys) {
-        return;
-    }
-    if config.stream.batch_bytes > in_flight {
-        ledger.fault(keys[0], "must not be larger than stream.max_in_flight_bytes: no batch could ever be full");
-    }
-    if config.inputs.iter().any(|input| input.decode.max_record_bytes > in_flight) {
-        ledger.fault(keys[2], "must not be larger than stream.max_in_flight_bytes: such a record could not be taken");
+    let limit = "stream.max_in_flight_bytes";
+    let sizes = [
+        ("stream.batch_bytes", config.stream.batch_bytes),
+        ("decode.max_record_bytes", config.inputs.first().map_or(0, |input| input.decode.max_record_bytes)),
+    ];
+    for (key, bytes) in sizes {
+        if bytes > config.stream.max_in_flight_bytes {
+            let too_large = format!("must not be larger than {limit}: it could never be taken");
+            ledger.conflict((key, too_large), (limit, format!("must not be smaller than {key}")));
+        }
     }
 }

@@ -32,7 +32,7 @@ impl fmt::Display for Fault {
 
 /// Everything that is wrong, in the order of the file. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ConfigFaults(Vec<Fault>);
+pub struct ConfigFaults(pub(super) Vec<Fault>);
 
 impl ConfigFaults {
     /// Sorts by place, so that the list reads along the file. Each fault comes with the origin that orders it.

@@ -32,13 +32,26 @@ impl Ledger {
         self.push(&origin, key, value, rule.into());
     }
 
-    /// True when none of the settings has a fault of its own: only then does a rule about several make sense.
+    /// True when neither one of the settings nor a table around it has a fault: only then does a rule about several
+    /// settings make sense.
     pub(super) fn sound(&self, keys: &[&str]) -> bool {
-        !self.faults.iter().any(|(_, fault)| keys.contains(&fault.key.as_str()))
+        let concerns = |fault: &Fault, key: &str| {
+            key.strip_prefix(&fault.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        !self.faults.iter().any(|(_, fault)| keys.iter().any(|key| concerns(fault, key)))
+    }
+
+    /// Notes that two settings exclude each other, at the one that the user wrote: that is the line to change. Each
+    /// comes with the rule that it breaks.
+    pub(super) fn conflict(&mut self, first: (&str, String), second: (&str, String)) {
+        if self.sound(&[first.0, second.0]) {
+            let (key, rule) = if self.is_default(first.0) { second } else { first };
+            self.fault(key, rule);
+        }
     }
 
     /// Whether nobody has changed the setting.
-    pub(super) fn is_default(&self, key: &str) -> bool {
+    fn is_default(&self, key: &str) -> bool {
         self.seen.get(key).is_none_or(|(origin, _)| *origin == Origin::Default)
     }
 
@@ -78,7 +91,8 @@ pub(super) fn read_table<T>(
             ledger.hidden_fault(&origin, path, rule);
             (Table::new(), true)
         }
-        None => (Table::new(), false),
+        // default.toml has every table with keys that must be there, so one that is absent stands in one that is broken.
+        None => (Table::new(), true),
     };
     let mut section = Section { ledger, path: path.to_owned(), table, origin, asked: Vec::new(), broken };
     let result = read(&mut section);

@@ -10,10 +10,28 @@ use super::time::{self, Reference};
 use super::{Fault, Parts, priority};
 
 /// What rules, indicators and analysts need besides name and `msg`.
-const EVIDENCE: [&str; 17] = [
-    "act", "outcome", "reason", "app", "proto", "src", "shost", "suser", "dst", "dhost", "duser", "dpt", "request",
-    "fname", "filePath", "fileHash", "sproc",
-];
+fn is_evidence(key: &str) -> bool {
+    matches!(
+        key,
+        "act"
+            | "app"
+            | "dhost"
+            | "dpt"
+            | "dst"
+            | "duser"
+            | "fileHash"
+            | "filePath"
+            | "fname"
+            | "outcome"
+            | "proto"
+            | "reason"
+            | "request"
+            | "shost"
+            | "sproc"
+            | "src"
+            | "suser"
+    )
+}
 
 /// A few dozen keys are usual; more than this is not read.
 const MAX_EXTENSIONS: usize = 256;
@@ -102,10 +120,8 @@ fn describe<'a>(name: &'a str, extensions: &[(&str, &'a str)]) -> Cow<'a, str> {
     if let Some((_, message)) = extensions.iter().find(|(key, value)| *key == "msg" && *value != name) {
         add(": ", "", "", message);
     }
-    for wanted in EVIDENCE {
-        if let Some((key, value)) = extensions.iter().find(|(key, value)| *key == wanted && !value.is_empty()) {
-            add(" ", key, "=", value);
-        }
+    for (key, value) in extensions.iter().filter(|(key, value)| is_evidence(key) && !value.is_empty()) {
+        add(" ", key, "=", value);
     }
     text
 }

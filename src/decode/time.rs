@@ -425,6 +425,8 @@ fn zone_name(name: &[u8]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// 2025-01-24T12:00:00Z.
@@ -535,5 +537,38 @@ mod tests {
         assert_eq!(leading("[2025-01-24T09:07:54Z] x", NOW), Some(utc("2025-01-24T09:07:54Z")));
         assert_eq!(leading("2025-01-24 - x", NOW), None);
         assert_eq!(leading("17/06/09 20:10:40 INFO x", NOW), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(
+            text in "[0-9A-Za-z:/., +-]{0,32}|\\PC{0,16}|(Jan|Feb|Fri),? {0,2}[0-9]{0,9}[: ,0-9AMPZ]{0,20}",
+            now_ms in 0..253_402_214_399_999_i64,
+            utc_offset in -64_800..64_800,
+        ) {
+            let reference = Reference { now_ms, utc_offset };
+            for time in [parse(&text, reference), leading(&text, reference)] {
+                let plausible = reference.plausible(time);
+                prop_assert!(plausible == now_ms || (EARLIEST_MS..=now_ms + MAX_AHEAD_MS).contains(&plausible));
+            }
+            if let Some((_, length)) = syslog_header(&text, reference) {
+                prop_assert!(text.is_char_boundary(length));
+            }
+        }
+
+        #[test]
+        fn every_form_of_one_moment_is_that_moment(seconds in 631_152_000..4_102_444_800_i64, hours in -12..=14) {
+            let zone = chrono::FixedOffset::east_opt(hours * 3600).unwrap();
+            let moment = DateTime::from_timestamp(seconds, 0).unwrap().with_timezone(&zone);
+            let there = Reference { now_ms: seconds * 1000, utc_offset: hours * 3600 };
+            for form in [
+                "%Y-%m-%dT%H:%M:%S%:z", "%Y-%m-%d %H:%M:%S", "%Y%m%dT%H%M%S%z", "%d/%b/%Y:%H:%M:%S %z", "%s", "%s000",
+                "%a, %d %b %Y %H:%M:%S %z", "%a %b %e %H:%M:%S %Y", "%d-%m-%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p",
+                "%d.%m.%Y %H:%M:%S", "%b %e %H:%M:%S", "%B %d, %Y %I:%M:%S %p",
+            ] {
+                let written = moment.format(form).to_string();
+                prop_assert_eq!(parse(&written, there), Some(seconds * 1000), "{}", written);
+            }
+        }
     }
 }

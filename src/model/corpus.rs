@@ -5,16 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Builder;
 
+use super::calibration::Grasp;
 use super::features::{self, FeatureSettings, damped};
 use super::sparse::{Sparse, add_scaled};
 use crate::record::Record;
 
 type Map<K, V> = std::collections::HashMap<K, V, Xxh3Builder>;
 
-/// A feature must occur in this many training rows: one that occurs once says nothing about another row.
-const MIN_ROWS: u32 = 2;
+/// Share of the training rows whose vector is shorter than the floor that they are brought up to.
+const SHORT_SHARE: f64 = 0.05;
 
 /// Added to the mass of a feature in a class, so that absence is weak evidence.
 const SMOOTHING: f32 = 0.5;
@@ -66,18 +68,42 @@ pub(crate) struct Vectors {
     pub(crate) keys: Vec<u32>,
     /// Weight of each feature.
     pub(crate) scales: Vec<f32>,
-    pub(crate) unseen: Unseen,
+    pub(crate) lengths: Lengths,
     /// All rows of the corpus, training and held-out, as vectors of length 1 at most.
     pub(crate) rows: Sparse,
+    /// How much of each row can be read.
+    pub(crate) grasps: Vec<Grasp>,
 }
 
-/// Weights of words and character n-grams that training never saw. They have no row, yet they count in a text's
-/// length, so a text of mostly unknown words gets small scores and therefore a low confidence.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+/// How features are chosen and weighed; chosen by validation, stored in the package.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Unseen {
-    pub(crate) word: f32,
-    pub(crate) gram: f32,
+pub(crate) struct Weighing {
+    /// A feature must occur in this many training rows.
+    pub(crate) min_rows: u32,
+    /// Exponent of the class ratios; 0: plain TF-IDF.
+    pub(crate) ratio_power: f32,
+}
+
+/// What keeps a text unlike the training rows from looking like one of them. A text's vector is divided by its length,
+/// and that length counts what the weights do not: words and n-grams never seen, and a text too short to judge.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lengths {
+    /// Weights of an unseen word and of an unseen character n-gram.
+    pub(crate) unseen_word: f32,
+    pub(crate) unseen_gram: f32,
+    /// Lengths of the word part and of the character part that all but a few training rows reach; shorter ones count as
+    /// this long, so their scores stay small.
+    pub(crate) floor_words: f32,
+    pub(crate) floor_chars: f32,
+}
+
+impl Lengths {
+    pub(crate) fn are_valid(&self) -> bool {
+        let all = [self.unseen_word, self.unseen_gram, self.floor_words, self.floor_chars];
+        all.iter().all(|length| length.is_finite() && *length >= 0.0)
+    }
 }
 
 impl Corpus {
@@ -94,6 +120,11 @@ impl Corpus {
         self.words.rows()
     }
 
+    /// Entries that the rows have at most with these features.
+    pub(crate) fn entries(&self, settings: &FeatureSettings) -> usize {
+        self.terms.columns.len() + if settings.uses_chars() { self.chars.columns.len() } else { 0 }
+    }
+
     /// Chooses and weighs features by the rows `train`, whose classes are `labels[row]`, and turns every row into a vector.
     pub(crate) fn vectors(
         &self,
@@ -101,7 +132,7 @@ impl Corpus {
         labels: &[u32],
         classes: usize,
         settings: &FeatureSettings,
-        power: f32,
+        weighing: &Weighing,
     ) -> Vectors {
         let mut frequency = vec![0u32; self.keys.len()];
         for &row in train {
@@ -112,24 +143,41 @@ impl Corpus {
         let idf = |rows: u32| ((1.0 + train.len() as f32) / (1.0 + rows as f32)).ln() + 1.0;
         let mut scales: Vec<f32> = (0..self.keys.len())
             .map(|feature| {
-                let kept = frequency[feature] >= MIN_ROWS && self.kinds[feature].used_by(settings);
+                let kept = frequency[feature] >= weighing.min_rows && self.kinds[feature].used_by(settings);
                 if kept { idf(frequency[feature]) } else { 0.0 }
             })
             .collect();
-        if power > 0.0 {
+        if weighing.ratio_power > 0.0 {
             for part in [&self.terms, &self.chars] {
                 let ratios = self.class_ratios(part, train, labels, classes, &scales);
                 for (feature, ratio) in ratios {
-                    scales[feature] *= ratio.powf(power);
+                    scales[feature] *= ratio.powf(weighing.ratio_power);
                 }
             }
         }
-        let unseen = Unseen {
-            word: self.rare_scale(&frequency, &scales, |kind| kind == FeatureKind::Word),
-            gram: self.rare_scale(&frequency, &scales, |kind| matches!(kind, FeatureKind::Gram(_))),
+        let rare = |of_kind: fn(FeatureKind) -> bool| {
+            let is_rare = |feature: &usize| {
+                scales[*feature] > 0.0 && frequency[*feature] == weighing.min_rows && of_kind(self.kinds[*feature])
+            };
+            // The rarest kept features are the best guess for one that was not seen at all.
+            let weights = (0..scales.len()).filter(is_rare).map(|feature| scales[feature]);
+            quantile(weights.collect(), 0.5)
         };
-        let rows = self.vectorize(&scales, unseen, settings);
-        self.compact(scales, unseen, rows)
+        let mut lengths = Lengths {
+            unseen_word: rare(|kind| kind == FeatureKind::Word),
+            unseen_gram: rare(|kind| matches!(kind, FeatureKind::Gram(_))),
+            floor_words: 0.0,
+            floor_chars: 0.0,
+        };
+        let measures = self.measure(&scales, &lengths, settings);
+        let of_train =
+            |part: fn(&Measure) -> f32| quantile(train.iter().map(|&row| part(&measures[row])).collect(), SHORT_SHARE);
+        lengths.floor_words = of_train(|row| row.word_square.sqrt());
+        lengths.floor_chars = of_train(|row| row.char_square.sqrt());
+        let rows = self.vectorize(&scales, &lengths, &measures, settings);
+        let grasps =
+            measures.iter().map(|row| Grasp { coverage: row.coverage, length: row.word_square.sqrt() }).collect();
+        self.compact(scales, lengths, rows, grasps)
     }
 
     /// How much each kept feature of `part` speaks for or against one class: the largest |log ratio| over the classes of
@@ -186,60 +234,58 @@ impl Corpus {
             .collect()
     }
 
-    /// Median weight of the rarest kept features of a kind: the best guess for one that was not seen at all.
-    fn rare_scale(&self, frequency: &[u32], scales: &[f32], of_kind: impl Fn(FeatureKind) -> bool) -> f32 {
-        let mut rare: Vec<f32> = (0..scales.len())
-            .filter(|&feature| frequency[feature] == MIN_ROWS && scales[feature] > 0.0 && of_kind(self.kinds[feature]))
-            .map(|feature| scales[feature])
-            .collect();
-        rare.sort_by(f32::total_cmp);
-        rare.get(rare.len() / 2).copied().unwrap_or(0.0)
-    }
-
-    /// Every row as a vector: words, pairs and signals scaled to one length, character n-grams to another.
-    fn vectorize(&self, scales: &[f32], unseen: Unseen, settings: &FeatureSettings) -> Sparse {
-        let (word_share, char_share) = settings.shares();
+    /// Squared lengths and coverage of every row.
+    fn measure(&self, scales: &[f32], lengths: &Lengths, settings: &FeatureSettings) -> Vec<Measure> {
         let gram_squares: Vec<f32> = (0..self.grams.rows())
             .map(|word| {
                 let enabled = |feature: usize| self.kinds[feature].used_by(settings);
-                self.grams
-                    .entries(word)
-                    .filter(|&(feature, _)| enabled(feature))
-                    .map(|(feature, count)| {
-                        (count * if scales[feature] > 0.0 { scales[feature] } else { unseen.gram }).powi(2)
-                    })
-                    .sum()
+                let scale = |feature: usize| if scales[feature] > 0.0 { scales[feature] } else { lengths.unseen_gram };
+                let grams = self.grams.entries(word).filter(|&(feature, _)| enabled(feature));
+                grams.map(|(feature, count)| (count * scale(feature)).powi(2)).sum()
             })
             .collect();
+        (0..self.len())
+            .map(|row| {
+                let mut measure = Measure::default();
+                let terms = self.terms.entries(row);
+                measure.word_square = terms.map(|(feature, value)| (value * scales[feature]).powi(2)).sum();
+                let (mut seen, mut all) = (0.0, 0.0);
+                for (word, value) in self.words.entries(row) {
+                    all += value;
+                    if scales[self.word_features[word] as usize] > 0.0 {
+                        seen += value;
+                    } else {
+                        measure.word_square += (value * lengths.unseen_word).powi(2);
+                    }
+                    measure.char_square += value * value * gram_squares[word];
+                }
+                measure.coverage = if all > 0.0 { seen / all } else { 0.0 };
+                measure
+            })
+            .collect()
+    }
+
+    /// Every row as a vector: words, pairs and signals scaled to one length, character n-grams to another.
+    fn vectorize(&self, scales: &[f32], lengths: &Lengths, measures: &[Measure], settings: &FeatureSettings) -> Sparse {
+        let (word_share, char_share) = settings.shares();
         let mut rows = Sparse::new(self.keys.len());
         let mut entries = Vec::new();
-        for row in 0..self.len() {
-            let mut term_square: f32 =
-                self.terms.entries(row).map(|(feature, value)| (value * scales[feature]).powi(2)).sum();
-            let mut char_square = 0.0;
-            for (word, value) in self.words.entries(row) {
-                if scales[self.word_features[word] as usize] == 0.0 {
-                    term_square += (value * unseen.word).powi(2);
-                }
-                char_square += value * value * gram_squares[word];
-            }
-            let term_factor = factor(word_share, term_square);
-            let char_factor = factor(char_share, char_square);
+        for (row, measure) in measures.iter().enumerate() {
+            let word_factor = factor(word_share, measure.word_square, lengths.floor_words);
+            let char_factor = factor(char_share, measure.char_square, lengths.floor_chars);
             entries.clear();
-            entries.extend(
-                self.terms.entries(row).map(|(feature, value)| (feature as u32, value * scales[feature] * term_factor)),
-            );
-            entries.extend(
-                self.chars.entries(row).map(|(feature, value)| (feature as u32, value * scales[feature] * char_factor)),
-            );
-            entries.retain(|&(_, value)| value != 0.0);
+            for (part, factor) in [(&self.terms, word_factor), (&self.chars, char_factor)] {
+                let weighed =
+                    part.entries(row).map(|(feature, value)| (feature as u32, value * scales[feature] * factor));
+                entries.extend(weighed.filter(|&(_, value)| value != 0.0));
+            }
             rows.push(&mut entries);
         }
         rows
     }
 
     /// Drops features without a weight.
-    fn compact(&self, scales: Vec<f32>, unseen: Unseen, mut rows: Sparse) -> Vectors {
+    fn compact(&self, scales: Vec<f32>, lengths: Lengths, mut rows: Sparse, grasps: Vec<Grasp>) -> Vectors {
         let mut column = vec![u32::MAX; scales.len()];
         let mut keys = Vec::new();
         let mut kept = Vec::new();
@@ -252,13 +298,27 @@ impl Corpus {
             *feature = column[*feature as usize];
         }
         rows.width = keys.len();
-        Vectors { keys, scales: kept, unseen, rows }
+        Vectors { keys, scales: kept, lengths, rows, grasps }
     }
 }
 
-/// Brings a vector whose square is `square` to length `share`.
-pub(crate) fn factor(share: f32, square: f32) -> f32 {
-    if square > 0.0 { share / square.sqrt() } else { 0.0 }
+#[derive(Debug, Clone, Copy, Default)]
+struct Measure {
+    word_square: f32,
+    char_square: f32,
+    coverage: f32,
+}
+
+/// The value that the share `at` of all values lies below; 0 of nothing.
+pub(crate) fn quantile(mut values: Vec<f32>, at: f64) -> f32 {
+    values.sort_by(f32::total_cmp);
+    values.get((values.len() as f64 * at) as usize).copied().unwrap_or(0.0)
+}
+
+/// Brings a vector whose square is `square` to length `share`, or less when it is shorter than `floor`.
+pub(crate) fn factor(share: f32, square: f32, floor: f32) -> f32 {
+    let length = square.sqrt().max(floor);
+    if length > 0.0 { share / length } else { 0.0 }
 }
 
 /// Reads texts into tables whose ids are given in order of first sight, then orders features by hash.

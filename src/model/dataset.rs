@@ -1,4 +1,4 @@
-//! Labelled rows from JSONL or CSV files, with duplicates dropped.
+//! Labelled rows from JSONL or CSV files, and what is wrong with them: duplicates, contradictions, twins.
 //!
 //! Column names are given or guessed from those that ticket systems and log corpora use. A row that cannot be used is
 //! an error with its line, never a silent skip: a corpus that is read wrongly makes a model that is wrong.
@@ -56,15 +56,20 @@ pub struct Example {
 }
 
 /// A data set as read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Dataset {
     pub examples: Vec<Example>,
     /// Of the file's bytes.
     pub sha256: String,
-    pub rows: usize,
+}
+
+/// Rows to learn from: no row twice.
+#[derive(Debug)]
+pub struct Distinct<'a> {
+    pub examples: Vec<&'a Example>,
     /// Rows dropped because an earlier row has the same text and label.
     pub duplicates: usize,
-    /// Ids of rows whose text occurs with more than one label; they are kept.
+    /// Ids of rows whose text occurs before with another label; they are kept.
     pub conflicts: Vec<String>,
 }
 
@@ -94,9 +99,12 @@ impl Dataset {
             let id = names.id.as_deref().and_then(value).map_or_else(|| line.to_string(), str::to_owned);
             examples.push(Example { record: record(kind, row, &id, text, title_len), id, label });
         }
-        let rows = examples.len();
-        let (examples, conflicts) = without_duplicates(examples);
-        Ok(Dataset { duplicates: rows - examples.len(), examples, sha256: sha256(&bytes), rows, conflicts })
+        Ok(Dataset { examples, sha256: sha256(&bytes) })
+    }
+
+    /// The rows at these places, in this order.
+    pub fn subset(&self, rows: &[usize]) -> Dataset {
+        Dataset { examples: rows.iter().map(|&row| self.examples[row].clone()).collect(), sha256: self.sha256.clone() }
     }
 
     /// Labels, sorted, each once.
@@ -105,6 +113,26 @@ impl Dataset {
         labels.sort_unstable();
         labels.dedup();
         labels
+    }
+
+    /// Keeps the first of rows that agree in text (but for case and space) and label.
+    pub fn distinct(&self) -> Distinct<'_> {
+        let mut labels_of: HashMap<u128, Vec<&str>> = HashMap::new();
+        let mut distinct = Distinct { examples: Vec::new(), duplicates: 0, conflicts: Vec::new() };
+        for example in &self.examples {
+            let normal = example.record.text().split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+            let labels = labels_of.entry(xxh3_128(normal.as_bytes())).or_default();
+            if labels.contains(&example.label.as_str()) {
+                distinct.duplicates += 1;
+                continue;
+            }
+            if !labels.is_empty() {
+                distinct.conflicts.push(example.id.clone());
+            }
+            labels.push(&example.label);
+            distinct.examples.push(example);
+        }
+        distinct
     }
 }
 
@@ -198,26 +226,6 @@ fn csv_rows(path: &Path, bytes: &[u8]) -> Result<Vec<(usize, Row)>, DatasetError
     Ok(rows)
 }
 
-/// Keeps the first of rows that agree in text (but for case and space) and label; lists those that agree in text only.
-fn without_duplicates(examples: Vec<Example>) -> (Vec<Example>, Vec<String>) {
-    let mut label_of: HashMap<u128, Vec<String>> = HashMap::new();
-    let mut kept = Vec::with_capacity(examples.len());
-    let mut conflicts = Vec::new();
-    for example in examples {
-        let normal = example.record.text().split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
-        let labels = label_of.entry(xxh3_128(normal.as_bytes())).or_default();
-        if labels.contains(&example.label) {
-            continue;
-        }
-        if !labels.is_empty() {
-            conflicts.push(example.id.clone());
-        }
-        labels.push(example.label.clone());
-        kept.push(example);
-    }
-    (kept, conflicts)
-}
-
 /// A number that rows share which differ only in numbers, identifiers, case or punctuation.
 pub(crate) fn shape_hash(record: &Record<'_>) -> u128 {
     let mut hasher = Xxh3::new();
@@ -262,8 +270,9 @@ mod tests {
             "{\"text\":\"Disk  full\",\"label\":\"a\"}\n{\"text\":\"disk full\",\"label\":\"a\"}\n{\"text\":\"disk full\",\"label\":\"b\"}\n",
         );
         let data = Dataset::read(rows.path(), Kind::Log, &Columns::default()).expect("readable");
-        assert_eq!((data.rows, data.duplicates, data.examples.len()), (3, 1, 2));
-        assert_eq!(data.conflicts, ["3"]);
+        let distinct = data.distinct();
+        assert_eq!((distinct.duplicates, distinct.examples.len()), (1, 2));
+        assert_eq!(distinct.conflicts, ["3"]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl FastModel {
             };
             input.push(&mut self.vector(&record));
             self.score(&record, &mut scratch);
-            served.extend_from_slice(scratch.probabilities());
+            served.extend_from_slice(scratch.scores());
         }
         head.scores(&input).iter().zip(&served).map(|(burn, served)| (burn - served).abs()).fold(0.0, f32::max)
     }
@@ -95,9 +95,10 @@ impl FastModel {
             unseen_square += unseen;
             char_square += chars;
         }
+        let lengths = &manifest.lengths;
         let (word_share, char_share) = manifest.features.shares();
-        let term_factor = factor(word_share, term_square + unseen_square);
-        let char_factor = factor(char_share, char_square);
+        let term_factor = factor(word_share, term_square + unseen_square, lengths.floor_words);
+        let char_factor = factor(char_share, char_square, lengths.floor_chars);
         uses.into_iter()
             .filter_map(|each| {
                 let row = self.find(each.key)?;
@@ -110,7 +111,7 @@ impl FastModel {
     /// Features of the record, and for each distinct word the squared lengths of the unseen word and of its n-grams.
     fn uses(&self, record: &Record<'_>) -> (Vec<Use>, Vec<(f32, f32)>) {
         let settings = &self.manifest().features;
-        let unseen = self.manifest().unseen;
+        let lengths = self.manifest().lengths;
         let mut words: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
         let mut pairs: BTreeMap<(Vec<u8>, Vec<u8>), u32> = BTreeMap::new();
         let mut previous: Option<Vec<u8>> = None;
@@ -127,7 +128,7 @@ impl FastModel {
         for (word, &count) in &words {
             let key = features::word_key(features::word_hash(word));
             let value = damped(count);
-            let unseen_square = if self.find(key).is_some() { 0.0 } else { (value * unseen.word).powi(2) };
+            let unseen_square = if self.find(key).is_some() { 0.0 } else { (value * lengths.unseen_word).powi(2) };
             uses.push(Use { name: format!("word {}", text(word)), key, value, is_gram: false });
             let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
             if settings.uses_chars() {
@@ -136,7 +137,7 @@ impl FastModel {
                     gram_values.entry(key).or_insert_with(|| (format!("letters {}", text(gram)), 0.0)).1 += value;
                 });
             }
-            let scale = |key: u32| self.find(key).map_or(unseen.gram, |row| self.scale(row));
+            let scale = |key: u32| self.find(key).map_or(lengths.unseen_gram, |row| self.scale(row));
             let char_square = counts.iter().map(|(&key, &count)| (value * count * scale(key)).powi(2)).sum();
             squares.push((unseen_square, char_square));
         }

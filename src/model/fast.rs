@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::calibration::Grasp;
 use super::corpus::factor;
 use super::features::{self, damped};
 use super::head::{self, Head};
@@ -40,15 +41,17 @@ pub struct FastModel {
     bias: Vec<f32>,
 }
 
-/// One decision.
+/// One decision. It borrows from the `Scratch` that it was made with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Prediction {
+pub struct Prediction<'a> {
     /// Place in `labels()`.
     pub label: usize,
     /// Calibrated probability that the label is right, 0 to 1.
     pub confidence: f32,
     /// Share of the text's words that training saw, 0 to 1.
     pub coverage: f32,
+    /// Calibrated probability of every label; they add up to 1.
+    pub probabilities: &'a [f32],
 }
 
 /// A thread's working memory. After some records it has grown to what they need and allocates no more.
@@ -88,8 +91,8 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// Probabilities of the latest `classify`, by label; they add up to 1.
-    pub fn probabilities(&self) -> &[f32] {
+    /// What `score` or `classify` left here, by label.
+    pub(super) fn scores(&self) -> &[f32] {
         &self.probabilities
     }
 }
@@ -145,16 +148,18 @@ impl FastModel {
         &self.manifest
     }
 
-    /// Decides on one record. `scratch.probabilities()` then holds the probability of every label.
-    pub fn classify(&self, record: &Record<'_>, scratch: &mut Scratch) -> Prediction {
-        let coverage = self.score(record, scratch);
-        self.manifest.calibration.apply(&mut scratch.probabilities, coverage);
-        let (label, confidence) = best(&scratch.probabilities);
-        Prediction { label, confidence, coverage }
+    /// Decides on one record.
+    pub fn classify<'a>(&self, record: &Record<'_>, scratch: &'a mut Scratch) -> Prediction<'a> {
+        let grasp = self.score(record, scratch);
+        let probabilities = &mut scratch.probabilities;
+        let label = best(probabilities);
+        self.manifest.calibration.apply(probabilities, grasp);
+        Prediction { label, confidence: probabilities[label], coverage: grasp.coverage, probabilities }
     }
 
-    /// Fills `scratch.probabilities` with the scores of the classes, not yet calibrated; returns the coverage.
-    pub(crate) fn score(&self, record: &Record<'_>, scratch: &mut Scratch) -> f32 {
+    /// Fills `scratch.probabilities` with the scores of the classes, not yet calibrated; returns how
+    /// much of the text could be read.
+    pub(crate) fn score(&self, record: &Record<'_>, scratch: &mut Scratch) -> Grasp {
         let classes = self.bias.len();
         if scratch.instance != self.instance {
             scratch.instance = self.instance;
@@ -202,12 +207,13 @@ impl FastModel {
                 }
             });
         }
+        let lengths = &self.manifest.lengths;
         let (word_share, char_share) = settings.shares();
         probabilities.clear();
         probabilities.extend_from_slice(&self.bias);
-        add_scaled(probabilities, word_scores, factor(word_share, word_square));
-        add_scaled(probabilities, char_scores, factor(char_share, char_square));
-        if all > 0.0 { seen / all } else { 0.0 }
+        add_scaled(probabilities, word_scores, factor(word_share, word_square, lengths.floor_words));
+        add_scaled(probabilities, char_scores, factor(char_share, char_square, lengths.floor_chars));
+        Grasp { coverage: if all > 0.0 { seen / all } else { 0.0 }, length: word_square.sqrt() }
     }
 
     pub(super) fn find(&self, key: u32) -> Option<usize> {
@@ -235,7 +241,7 @@ impl FastModel {
 
     /// Computes what a word adds: the work that the cache saves.
     fn compute_word(&self, hash: u64, word: &[u8], grams: &mut Grams, entry: &mut WordEntry<'_>) {
-        let unseen = self.manifest.unseen;
+        let lengths = self.manifest.lengths;
         entry.char_scores.fill(0.0);
         *entry.numbers = match self.rows.find(features::word_key(hash)) {
             Some(row) => {
@@ -244,7 +250,7 @@ impl FastModel {
             }
             None => {
                 entry.word_scores.fill(0.0);
-                WordNumbers { word_square: unseen.word.powi(2), char_square: 0.0, known: 0.0 }
+                WordNumbers { word_square: lengths.unseen_word.powi(2), char_square: 0.0, known: 0.0 }
             }
         };
         if !self.manifest.features.uses_chars() {
@@ -261,7 +267,7 @@ impl FastModel {
                     add_scaled(entry.char_scores, self.row(row), count);
                     self.scales[row]
                 }
-                None => unseen.gram,
+                None => lengths.unseen_gram,
             };
             entry.numbers.char_square += (count * scale).powi(2);
         }
@@ -278,12 +284,12 @@ fn gains(count: u32) -> (f32, f32) {
     (now - before, now * now - before * before)
 }
 
-/// The first of the largest values.
-pub(crate) fn best(values: &[f32]) -> (usize, f32) {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (at, &value) in values.iter().enumerate() {
-        if value > best.1 {
-            best = (at, value);
+/// Place of the first of the largest values.
+pub(crate) fn best(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (at, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = at;
         }
     }
     best
@@ -335,7 +341,7 @@ mod tests {
                     // Twice: with the words computed, and with the words remembered.
                     for _ in 0..2 {
                         model.score(&record(text), &mut scratch);
-                        for (found, expected) in scratch.probabilities().iter().zip(&expected) {
+                        for (found, expected) in scratch.scores().iter().zip(&expected) {
                             assert!((found - expected).abs() < 1e-5, "{spec} {kind:?} {text}: {found} for {expected}");
                         }
                     }
@@ -357,7 +363,7 @@ mod tests {
         let logs = FastModel::load("builtin:logs", DeviceKind::Flex).expect("a shipped package");
         let found = logs.classify(&line("Multiple login failures occurred on user 6454 account"), &mut scratch);
         assert_eq!(&*logs.labels()[found.label], "Security Alert");
-        assert!((scratch.probabilities().iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        assert!((found.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5);
     }
 
     #[test]
@@ -366,10 +372,10 @@ mod tests {
         let logs = FastModel::load("builtin:logs", DeviceKind::Flex).expect("a shipped package");
         let mut shared = Scratch::new();
         for text in TEXTS {
-            let found = (tickets.classify(&ticket(text), &mut shared), logs.classify(&line(text), &mut shared));
-            let fresh =
-                (tickets.classify(&ticket(text), &mut Scratch::new()), logs.classify(&line(text), &mut Scratch::new()));
-            assert_eq!(found, fresh);
+            let fresh = tickets.classify(&ticket(text), &mut Scratch::new()).probabilities.to_vec();
+            assert_eq!(tickets.classify(&ticket(text), &mut shared).probabilities, fresh);
+            let fresh = logs.classify(&line(text), &mut Scratch::new()).probabilities.to_vec();
+            assert_eq!(logs.classify(&line(text), &mut shared).probabilities, fresh);
         }
     }
 
@@ -381,7 +387,7 @@ mod tests {
         model.score(&record, &mut scratch);
         let reasons = model.explain(&record, 2, usize::MAX);
         let sum: f32 = reasons.iter().map(|reason| reason.weight).sum::<f32>() + model.bias[2];
-        assert!((sum - scratch.probabilities()[2]).abs() < 1e-4);
+        assert!((sum - scratch.scores()[2]).abs() < 1e-4);
         assert!(reasons[0].weight.abs() >= reasons[1].weight.abs());
     }
 }

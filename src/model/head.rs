@@ -11,7 +11,7 @@ use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::sparse::Sparse;
+use super::sparse::{Sparse, add_scaled};
 use crate::config::DeviceKind;
 
 /// The Burn device of a setting.
@@ -98,8 +98,8 @@ pub(crate) struct FitSettings {
     pub(crate) balance: f32,
 }
 
-const MAX_ITERATIONS: usize = 60;
-const HISTORY: usize = 8;
+pub(crate) const MAX_ITERATIONS: usize = 60;
+const HISTORY: usize = 6;
 
 /// Fitting stops when a step improves the mean loss by less than this.
 const TOLERANCE: f64 = 1e-6;
@@ -109,6 +109,18 @@ const TOLERANCE: f64 = 1e-6;
 pub(crate) struct Weights {
     pub(crate) weight: Vec<f32>,
     pub(crate) bias: Vec<f32>,
+}
+
+impl Weights {
+    /// Scores of every row of `input`: rows × classes.
+    pub(crate) fn scores(&self, input: &Sparse) -> Vec<f32> {
+        let classes = self.bias.len();
+        let mut scores = input.times(&self.weight, classes);
+        for row in scores.chunks_mut(classes) {
+            add_scaled(row, &self.bias, 1.0);
+        }
+        scores
+    }
 }
 
 /// Fits a head to `input`, whose rows have the classes `labels`, by L-BFGS over all rows from zero.
@@ -191,10 +203,8 @@ impl<'a> Objective<'a> {
     fn loss_and_gradients(&self, head: Head) -> (f64, GradientsParams) {
         let (weight_id, bias_id): (ParamId, ParamId) = (head.weight.id, head.bias.id);
         let (weight, bias) = head.into_parts();
-        let mut scores = self.input.times(&weight, self.classes);
-        for row in scores.chunks_mut(self.classes) {
-            row.iter_mut().zip(&bias).for_each(|(score, bias)| *score += bias);
-        }
+        let weights = Weights { weight, bias };
+        let scores = weights.scores(self.input);
         let shape = [self.input.rows(), self.classes];
         let scores = Tensor::<2>::from_data(TensorData::new(scores, shape), &self.differentiable).require_grad();
         let loss = self.mean_loss(scores.clone());
@@ -204,10 +214,10 @@ impl<'a> Objective<'a> {
         let mut by_weight = self.transposed.times(&by_score, self.classes);
         let mut by_bias = vec![0.0; self.classes];
         for row in by_score.chunks(self.classes) {
-            by_bias.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            add_scaled(&mut by_bias, row, 1.0);
         }
         let mut square = 0.0;
-        for (gradients, parameters) in [(&mut by_weight, &weight), (&mut by_bias, &bias)] {
+        for (gradients, parameters) in [(&mut by_weight, &weights.weight), (&mut by_bias, &weights.bias)] {
             for (gradient, &parameter) in gradients.iter_mut().zip(parameters) {
                 *gradient += self.penalty * parameter;
                 square += f64::from(parameter) * f64::from(parameter);
@@ -226,6 +236,7 @@ impl<'a> Objective<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fast::best;
     use super::*;
 
     fn toy() -> (Sparse, Vec<u32>) {
@@ -244,8 +255,7 @@ mod tests {
     #[test]
     fn flex_and_ndarray_agree_with_the_plain_product() {
         let (input, _) = toy();
-        let mut expected = input.times(&WEIGHT, 3);
-        expected.chunks_mut(3).for_each(|row| row.iter_mut().zip(BIAS).for_each(|(score, bias)| *score += bias));
+        let expected = Weights { weight: WEIGHT.to_vec(), bias: BIAS.to_vec() }.scores(&input);
         for kind in [DeviceKind::Flex, DeviceKind::NdArray] {
             let head = Head::new(WEIGHT.to_vec(), BIAS.to_vec(), &device(kind));
             for (found, expected) in values(head.forward(&input)).iter().zip(&expected) {
@@ -282,10 +292,8 @@ mod tests {
         for loss in [Loss::SquaredHinge, Loss::Logistic] {
             let settings = FitSettings { loss, cost: 100.0, balance: 0.0 };
             let weights = fit(&input, &labels, 3, &settings, &device(DeviceKind::Flex));
-            let mut scores = input.times(&weights.weight, 3);
-            for (row, &label) in scores.chunks_mut(3).zip(&labels) {
-                row.iter_mut().zip(&weights.bias).for_each(|(score, bias)| *score += bias);
-                let best = (0..3).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("there are classes");
+            for (row, &label) in weights.scores(&input).chunks(3).zip(&labels) {
+                let best = best(row);
                 assert_eq!(best as u32, label, "{loss:?}: {row:?}");
             }
         }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::calibration::Calibration;
-use super::corpus::Unseen;
+use super::corpus::{Lengths, Weighing};
 use super::evaluation::Summary;
 use super::features::FeatureSettings;
 use super::head::FitSettings;
@@ -80,10 +80,9 @@ pub struct Manifest {
     /// Labels with so few rows that nothing reliable can be said about them.
     pub small_labels: Vec<String>,
     pub features: FeatureSettings,
+    pub(crate) weighing: Weighing,
     pub(crate) fit: FitSettings,
-    /// Exponent of the class ratios in the features' weights; 0: plain TF-IDF.
-    pub ratio_power: f32,
-    pub(crate) unseen: Unseen,
+    pub(crate) lengths: Lengths,
     pub(crate) calibration: Calibration,
     /// Confidence at and above which validation reached the target precision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -315,11 +314,10 @@ impl Manifest {
         {
             return Err(format!("character n-grams of {} to {}", features.char_min, features.char_max));
         }
-        let numbers = [features.char_share, self.unseen.word, self.unseen.gram];
-        if !numbers.iter().all(|number| number.is_finite() && *number >= 0.0) {
-            return Err("a feature setting is negative or not a finite number".to_owned());
+        if !features.char_share.is_finite() || features.char_share < 0.0 || !self.lengths.are_valid() {
+            return Err("a length is negative or not a finite number".to_owned());
         }
-        self.calibration.check(self.labels.len())
+        self.calibration.check()
     }
 }
 

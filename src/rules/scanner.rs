@@ -1,13 +1,13 @@
-//! Finds which of many literals occur in a text.
+//! Finds which of many literals occur in a text: one Aho-Corasick automaton over all of them, one pass over the text.
 //!
-//! Every literal is filed under the rarest run of four bytes in it (two, for the shortest), ASCII case folded. A scan
-//! hashes each run of the text into a bitmap that fits the first-level cache, and only where a bit is set looks the run up
-//! and compares the literals filed under it. Positions do not depend on one another, so the processor overlaps them; an
-//! Aho-Corasick automaton must finish each byte before the next.
+//! The automaton knows ASCII letters in both cases. As a DFA it costs one table look-up a byte, however many literals
+//! there are. Where a literal is case-sensitive or must stand alone, the place found is looked at again.
 
-use std::collections::BTreeMap;
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::cost::frequency;
+/// With more bytes of literals than this the tables of a DFA would take hundreds of megabytes; the more compact kind
+/// of automaton takes their place.
+const MAX_DFA_LITERAL_BYTES: usize = 1 << 19;
 
 /// A literal and how it is to be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -76,24 +76,23 @@ impl NumberSet {
 
 #[derive(Debug)]
 pub(super) struct Scanner {
+    automaton: AhoCorasick,
     literals: Vec<Literal>,
-    /// Literals of at least three bytes, filed under runs of four.
-    long: RunIndex<4>,
-    /// Literals of two bytes. Most rule sets have none, and then this costs nothing.
-    short: RunIndex<2>,
 }
 
 impl Scanner {
     pub(super) fn new(literals: Vec<Literal>) -> Self {
-        let (mut long, mut short) = (BTreeMap::new(), BTreeMap::new());
-        for (number, literal) in literals.iter().enumerate() {
-            match *literal.bytes {
-                [_, _] => file_whole::<2>(&mut short, number as u32, literal),
-                [_, _, _] => file_whole::<4>(&mut long, number as u32, literal),
-                _ => file_rarest(&mut long, number as u32, literal),
-            }
-        }
-        Self { literals, long: RunIndex::new(long), short: RunIndex::new(short) }
+        let bytes: usize = literals.iter().map(|literal| literal.bytes.len()).sum();
+        let kind = if bytes <= MAX_DFA_LITERAL_BYTES { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        let automaton = AhoCorasick::builder()
+            .kind(Some(kind))
+            .match_kind(MatchKind::Standard)
+            .ascii_case_insensitive(true)
+            // It would look for rare bytes first, which pays only with very few literals.
+            .prefilter(false)
+            .build(literals.iter().map(|literal| &literal.bytes))
+            .expect("rule files are too small for more states than there are numbers");
+        Self { automaton, literals }
     }
 
     pub(super) fn literal_count(&self) -> usize {
@@ -102,170 +101,13 @@ impl Scanner {
 
     /// Adds the numbers of all literals that occur in the text.
     pub(super) fn scan(&self, text: &str, found: &mut NumberSet) {
-        self.long.scan(text.as_bytes(), &self.literals, found);
-        self.short.scan(text.as_bytes(), &self.literals, found);
-    }
-}
-
-/// A literal filed under a run of its bytes.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    literal: u32,
-    /// Offset of the run in the literal.
-    offset: u32,
-    /// A second run of the literal and its offset, compared first: it tells most literals of one run apart without
-    /// looking at them. Zero where there is none.
-    check: u32,
-    check_offset: u32,
-}
-
-type Filed = BTreeMap<u32, Vec<Entry>>;
-
-/// Files a literal under its rarest run of four bytes.
-fn file_rarest(filed: &mut Filed, number: u32, literal: &Literal) {
-    // Literals that share a run are spread over their others.
-    let cost = |run: &[u8]| frequency(run) * (1 + filed.get(&fold(run)).map_or(0, Vec::len)) as f64;
-    let runs = literal.bytes.windows(4).map(cost).enumerate();
-    let offset = runs.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(offset, _)| offset);
-    let last = literal.bytes.len() - 4;
-    let check_offset = if offset * 2 < last { last } else { 0 };
-    let run_at = |offset: usize| fold(&literal.bytes[offset..offset + 4]);
-    filed.entry(run_at(offset)).or_default().push(Entry {
-        literal: number,
-        offset: offset as u32,
-        check: run_at(check_offset),
-        check_offset: check_offset as u32,
-    });
-}
-
-/// Files a literal of `N` bytes, or of one less, then under each run that begins with it.
-fn file_whole<const N: usize>(filed: &mut Filed, number: u32, literal: &Literal) {
-    let entry = Entry { literal: number, offset: 0, check: 0, check_offset: 0 };
-    let mut run = literal.bytes.clone();
-    if run.len() == N {
-        filed.entry(fold(&run)).or_default().push(entry);
-        return;
-    }
-    run.push(0);
-    for byte in (0..=u8::MAX).filter(|byte| byte & CASE_BIT != 0) {
-        run[N - 1] = byte;
-        filed.entry(fold(&run)).or_default().push(entry);
-    }
-}
-
-/// Literals by a run of `N` of their bytes.
-#[derive(Debug)]
-struct RunIndex<const N: usize> {
-    /// A bit for each hash of a run.
-    bitmap: Box<[u64; BITMAP_WORDS]>,
-    /// A hash table with open addressing.
-    slots: Vec<Slot>,
-    /// A hash is shifted to the right by this.
-    slots_shift: u32,
-    entries: Vec<Entry>,
-}
-
-/// 2^18 bits are 32 KiB: more would not stay in the first-level cache, fewer would give false hits with thousands of
-/// literals.
-const BITMAP_BITS: u32 = 18;
-const BITMAP_WORDS: usize = 1 << (BITMAP_BITS - 6);
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    run: u32,
-    begin: u32,
-    /// Equal to `begin` in a free slot.
-    end: u32,
-}
-
-impl<const N: usize> RunIndex<N> {
-    fn new(filed: Filed) -> Self {
-        // At most half of the slots are taken.
-        let slot_bits = usize::BITS - (filed.len() * 2).leading_zeros();
-        let slots_shift = 32 - slot_bits;
-        let mut bitmap = Box::new([0; BITMAP_WORDS]);
-        let mut slots = vec![Slot::default(); 1 << slot_bits];
-        let mut entries = Vec::new();
-        for (run, of_run) in filed {
-            let hash = hash(run);
-            let bit = hash >> (32 - BITMAP_BITS);
-            bitmap[bit as usize / 64] |= 1 << (bit % 64);
-            let begin = entries.len() as u32;
-            entries.extend(of_run);
-            let mut at = (hash >> slots_shift) as usize;
-            while slots[at].begin != slots[at].end {
-                at = (at + 1) % slots.len();
-            }
-            slots[at] = Slot { run, begin, end: entries.len() as u32 };
-        }
-        Self { bitmap, slots, slots_shift, entries }
-    }
-
-    fn scan(&self, text: &[u8], literals: &[Literal], found: &mut NumberSet) {
-        if self.entries.is_empty() {
-            return;
-        }
-        for (at, run) in text.windows(N).enumerate() {
-            self.probe(fold(run), at, text, literals, found);
-        }
-        // A literal that is one byte shorter than a run may end the text.
-        if let (4, Some(at)) = (N, text.len().checked_sub(3)) {
-            self.probe(fold(&[text[at], text[at + 1], text[at + 2], b' ']), at, text, literals, found);
-        }
-    }
-
-    #[inline(always)]
-    fn probe(&self, run: u32, at: usize, text: &[u8], literals: &[Literal], found: &mut NumberSet) {
-        let hash = hash(run);
-        let bit = hash >> (32 - BITMAP_BITS);
-        if self.bitmap[bit as usize / 64] >> (bit % 64) & 1 == 1 {
-            self.look_up(run, hash, at, text, literals, found);
-        }
-    }
-
-    // Kept out of the loop over the text, which it would slow down.
-    #[inline(never)]
-    fn look_up(&self, run: u32, hash: u32, at: usize, text: &[u8], literals: &[Literal], found: &mut NumberSet) {
-        let mut at_slot = (hash >> self.slots_shift) as usize;
-        let entries = loop {
-            let slot = self.slots[at_slot];
-            if slot.begin == slot.end {
-                return;
-            }
-            if slot.run == run {
-                break &self.entries[slot.begin as usize..slot.end as usize];
-            }
-            at_slot = (at_slot + 1) % self.slots.len();
-        };
-        for entry in entries {
-            let Some(start) = at.checked_sub(entry.offset as usize) else { continue };
-            let check_at = start + entry.check_offset as usize;
-            if entry.check != 0 && text.get(check_at..check_at + N).map(fold) != Some(entry.check) {
-                continue;
-            }
-            if !found.contains(entry.literal) && literals[entry.literal as usize].occurs_at(text, start) {
-                found.insert(entry.literal);
+        for place in self.automaton.find_overlapping_iter(text) {
+            let number = place.pattern().as_u32();
+            if !found.contains(number) && self.literals[number as usize].occurs_at(text.as_bytes(), place.start()) {
+                found.insert(number);
             }
         }
     }
-}
-
-/// The bit in which the cases of an ASCII letter differ.
-const CASE_BIT: u8 = 0x20;
-
-/// A run of four or two bytes as a number, ASCII case folded. Setting the bit joins a few other bytes as well, which
-/// does no harm, because literals are compared afterwards.
-fn fold(run: &[u8]) -> u32 {
-    match *run {
-        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]) | u32::from_le_bytes([CASE_BIT; 4]),
-        [a, b] => u32::from_le_bytes([a, b, 0, 0]) | u32::from_le_bytes([CASE_BIT, CASE_BIT, 0, 0]),
-        _ => 0,
-    }
-}
-
-/// Multiplicative hashing, Knuth, The Art of Computer Programming 6.4; the upper bits are the good ones.
-fn hash(run: u32) -> u32 {
-    run.wrapping_mul(0x9e37_79b1)
 }
 
 #[cfg(test)]

@@ -105,8 +105,17 @@ pub(crate) struct Processed {
 
 /// What the publisher tells the intake.
 pub(crate) enum Report {
-    Acknowledged { generation: u64, seq: u64 },
-    Failed { generation: u64, failure: EngineError },
+    /// The producer has fenced its predecessor and ended what that left open. Only then are the committed offsets
+    /// those to start from.
+    Connected,
+    Acknowledged {
+        generation: u64,
+        seq: u64,
+    },
+    Failed {
+        generation: u64,
+        failure: EngineError,
+    },
 }
 
 /// What all threads of an engine look at.

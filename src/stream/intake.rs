@@ -40,7 +40,7 @@ const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same consumer error is not logged again within this time.
 const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Creates the consumer and subscribes.
+/// Creates the consumer; the intake subscribes when it starts.
 pub(crate) fn connect(
     config: &ClientConfig,
     shared: Shared,
@@ -49,8 +49,6 @@ pub(crate) fn connect(
     let context = IntakeContext::new(shared, Arc::clone(topics));
     let consumer: EngineConsumer =
         config.create_with_context(context).map_err(|source| EngineError::Client { client: "consumer", source })?;
-    let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
-    consumer.subscribe(&names).map_err(|source| EngineError::Subscribe { topics: names.join(", "), source })?;
     Ok(Arc::new(consumer))
 }
 
@@ -118,7 +116,7 @@ impl Intake {
 
     /// Runs until shutdown is requested and everything in flight is done, or something fails for good.
     pub(crate) fn run(mut self) -> Result<(), EngineError> {
-        let result = self.consume().and_then(|()| self.drain());
+        let result = self.subscribe().and_then(|()| self.consume()).and_then(|()| self.drain());
         if result.is_err() {
             self.parts.state.abandon();
         }
@@ -126,6 +124,26 @@ impl Intake {
         self.parts.consumer.context().close();
         // Dropping `self` closes the channel to the workers, which ends them and then the publisher.
         result
+    }
+
+    /// In exactly_once only after the producer is connected: the transaction that a killed predecessor left open is
+    /// ended by then, and with it the question which offsets are committed.
+    fn subscribe(&mut self) -> Result<(), EngineError> {
+        while self.parts.delivery == Delivery::ExactlyOnce {
+            match self.parts.report_rx.recv_timeout(IDLE_POLL) {
+                Ok(Report::Connected) => break,
+                Ok(Report::Failed { failure, .. }) => return Err(failure),
+                Ok(Report::Acknowledged { .. }) => {}
+                Err(RecvTimeoutError::Timeout) if self.parts.shutdown.is_requested() => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => self.show_state(),
+                Err(RecvTimeoutError::Disconnected) => return Err(EngineError::PublisherGone),
+            }
+        }
+        let topics: Vec<&str> = self.parts.topics.iter().map(|topic| &**topic).collect();
+        self.parts
+            .consumer
+            .subscribe(&topics)
+            .map_err(|source| EngineError::Subscribe { topics: topics.join(", "), source })
     }
 
     fn consume(&mut self) -> Result<(), EngineError> {
@@ -278,7 +296,7 @@ impl Intake {
                 Ok(())
             }
             // Of a generation that has been given up.
-            Report::Acknowledged { .. } | Report::Failed { .. } => Ok(()),
+            Report::Acknowledged { .. } | Report::Failed { .. } | Report::Connected => Ok(()),
         }
     }
 
@@ -444,6 +462,11 @@ impl Intake {
     }
 
     fn drain(&mut self) -> Result<(), EngineError> {
+        if self.next_seq == 0 && self.generation == 0 && self.batch.is_empty() {
+            // Nothing was ever taken; a producer that still waits for the broker need not be waited for.
+            self.parts.state.abandon();
+            return Ok(());
+        }
         let deadline = self.parts.settings.drain_deadline;
         self.submit();
         self.parts.readiness.set_not_ready("draining");

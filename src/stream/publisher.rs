@@ -131,6 +131,12 @@ impl Publisher {
 
     /// Runs until the workers are gone and what they made is acknowledged, or the engine is abandoned.
     pub(crate) fn run(mut self) {
+        if self.delivery == Delivery::ExactlyOnce {
+            match self.ensure_producer() {
+                Ok(()) => self.report(Report::Connected),
+                Err(failure) => self.fail(failure),
+            }
+        }
         let mut workers_gone = false;
         while !self.state.is_abandoned() {
             let nothing_rx = never();

@@ -220,9 +220,24 @@ impl Reader {
         &self.records
     }
 
-    /// Takes one message, or the news that a partition's end was reached. Transient errors are the client's to heal.
+    /// Takes what has been fetched, waiting a little when there is nothing.
+    pub(crate) fn take(&mut self) {
+        let mut before = self.records.len();
+        self.poll_for(Duration::from_millis(20));
+        while self.records.len() > before {
+            before = self.records.len();
+            self.poll_for(Duration::ZERO);
+        }
+    }
+
+    /// Takes one message, or the news that a partition's end was reached.
     pub(crate) fn poll(&mut self) -> Option<i32> {
-        match self.consumer.poll(Duration::from_millis(50)) {
+        self.poll_for(Duration::from_millis(50))
+    }
+
+    /// Transient errors are the client's to heal.
+    fn poll_for(&mut self, wait: Duration) -> Option<i32> {
+        match self.consumer.poll(wait) {
             Some(Ok(message)) => {
                 let read = Read::of(&message);
                 drop(message);

@@ -1,0 +1,89 @@
+//! Values of labels, as closed sets: a label that anybody could fill would grow without bound.
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Event,
+    Escalation,
+    DeadLetter,
+    /// A rule said so.
+    Dropped,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 4] = [Outcome::Event, Outcome::Escalation, Outcome::DeadLetter, Outcome::Dropped];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Event => "event",
+            Outcome::Escalation => "escalation",
+            Outcome::DeadLetter => "dead_letter",
+            Outcome::Dropped => "dropped",
+        }
+    }
+}
+
+/// A part of the way whose time is measured, each once a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageName {
+    Decode,
+    Rules,
+    Cache,
+    Model,
+    Decide,
+    /// The stage as a whole: all of the above and building the outputs.
+    Process,
+    /// From the first output handed to the producer to the last acknowledgement.
+    Publish,
+    Commit,
+}
+
+impl StageName {
+    pub const ALL: [StageName; 8] = [
+        StageName::Decode,
+        StageName::Rules,
+        StageName::Cache,
+        StageName::Model,
+        StageName::Decide,
+        StageName::Process,
+        StageName::Publish,
+        StageName::Commit,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StageName::Decode => "decode",
+            StageName::Rules => "rules",
+            StageName::Cache => "cache",
+            StageName::Model => "model",
+            StageName::Decide => "decide",
+            StageName::Process => "process",
+            StageName::Publish => "publish",
+            StageName::Commit => "commit",
+        }
+    }
+}
+
+/// What the template cache answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    Hit,
+    Miss,
+    /// A hit that was classified again, with the same verdict.
+    RecheckAgree,
+    RecheckDisagree,
+}
+
+impl CacheResult {
+    pub const ALL: [CacheResult; 4] =
+        [CacheResult::Hit, CacheResult::Miss, CacheResult::RecheckAgree, CacheResult::RecheckDisagree];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+            CacheResult::RecheckAgree => "recheck_agree",
+            CacheResult::RecheckDisagree => "recheck_disagree",
+        }
+    }
+}
