@@ -86,6 +86,8 @@ pub enum Problem {
     NoMatchExampleFires(String),
     #[error("none of its literals is long enough to look for, so it is tried on every record")]
     AlwaysTried,
+    #[error("regex repeats something within a great bound, which is slow on long texts; `*` or `+` would be fast")]
+    SlowRegex,
     #[error("it has no `match` example")]
     NoMatchExample,
     #[error("it has no `no_match` example")]

@@ -434,4 +434,18 @@ match = [{ txt = "x" }]
         };
         assert_eq!(rules[0].match_examples, [example("x", "A"), example("y", "B")]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(
+            pairs in proptest::collection::vec(("[a-z_]{0,9}|any|match|regex|priority|source|kind", "\\PC{0,12}|\\[\\]|true|'.{0,8}'|\\['..', 7\\]|\\{ text = '.' \\}"), 0..8),
+            rules in 0usize..3,
+        ) {
+            let body: String = pairs.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+            let text = format!("[[rule]]\n{body}").repeat(rules);
+            let (read, faults) = parse(&"f".into(), &text);
+            // A rule is read or has a fault; it never vanishes.
+            proptest::prop_assert!(rules == 0 || read.len() == rules || !faults.is_empty());
+        }
+    }
 }

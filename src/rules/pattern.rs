@@ -1,6 +1,7 @@
 //! A rule's regex: compiled within bounds, with the literals of which one must occur in whatever it matches.
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::fault::Problem;
 use super::required::required_literals;
@@ -10,10 +11,14 @@ const SIZE_LIMIT: usize = 1 << 20;
 /// Memory of one regex's lazy DFA, per thread that runs it. Too small: it falls back to a slower engine.
 const DFA_SIZE_LIMIT: usize = 1 << 18;
 
+/// Greater bounds of a repetition are warned of.
+const SLOW_REPETITION: u32 = 100;
+
 #[derive(Debug, Clone)]
 pub struct Pattern {
     regex: Regex,
     required: Option<Vec<Vec<u8>>>,
+    longest_repetition: u32,
 }
 
 impl Pattern {
@@ -44,11 +49,17 @@ impl Pattern {
         if regex.is_match(b"") {
             return Err(Problem::RegexMatchesAll);
         }
-        Ok(Self { regex, required: required_literals(&hir) })
+        Ok(Self { regex, required: required_literals(&hir), longest_repetition: longest_repetition(&hir) })
     }
 
     pub fn as_str(&self) -> &str {
         self.regex.as_str()
+    }
+
+    /// Whether it repeats something within a bound so great that a text made for it takes seconds a megabyte: each count is
+    /// a state of its own. Without the bound (`*` for `{0,400}`) it is a thousand times faster.
+    pub(super) fn is_slow(&self) -> bool {
+        self.longest_repetition > SLOW_REPETITION
     }
 
     pub fn is_match(&self, text: &str) -> bool {
@@ -60,6 +71,15 @@ impl Pattern {
     pub fn required(&self) -> Option<&[Vec<u8>]> {
         self.required.as_deref()
     }
+}
+
+/// The greatest bound of a repetition, as 80 in `.{0,80}`.
+fn longest_repetition(hir: &Hir) -> u32 {
+    let own = match hir.kind() {
+        HirKind::Repetition(repetition) => repetition.max.unwrap_or(0).max(repetition.min),
+        _ => 0,
+    };
+    hir.kind().subs().iter().map(longest_repetition).fold(own, u32::max)
 }
 
 fn one_line(error: &regex_syntax::Error) -> String {

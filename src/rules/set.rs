@@ -104,6 +104,9 @@ impl RuleSet {
             if rule.sources.is_empty() && anchors(rule).is_none() {
                 warnings.push(fault(rule, Problem::AlwaysTried));
             }
+            if rule.regex.as_ref().is_some_and(|regex| regex.is_slow()) {
+                warnings.push(fault(rule, Problem::SlowRegex));
+            }
             if rule.match_examples.is_empty() {
                 warnings.push(fault(rule, Problem::NoMatchExample));
             }
@@ -195,7 +198,7 @@ mod tests {
         let text = "
             [[rule]]\nid = 'wide'\ndescription = 'd'\nany = ['alpha']\nqueue = 'q'\nmatch = ['beta']\nno_match = ['alpha']
             [[rule]]\nid = 'narrow'\ndescription = 'd'\nany = ['alphabet']\nqueue = 'p'\nmatch = ['alphabet']
-            [[rule]]\nid = 'slow'\ndescription = 'd'\nregex = '\\d+'\nqueue = 'p'\nmatch = ['1']\nno_match = ['a']";
+            [[rule]]\nid = 'slow'\ndescription = 'd'\nregex = '\\d+|a.{3,200}b'\nqueue = 'p'\nmatch = ['1']\nno_match = ['a']";
         let rules = RuleSet::parse(&[("f".into(), text.to_owned())]).expect("loads");
         let problems = |faults: Vec<RuleFault>| faults.into_iter().map(|fault| fault.problem).collect::<Vec<_>>();
         assert_eq!(
@@ -204,7 +207,7 @@ mod tests {
         );
         assert_eq!(
             problems(rules.warnings()),
-            [Problem::NoNoMatchExample, Problem::AlwaysTried, Problem::Shadowed("wide".into())]
+            [Problem::NoNoMatchExample, Problem::AlwaysTried, Problem::SlowRegex, Problem::Shadowed("wide".into())]
         );
     }
 
