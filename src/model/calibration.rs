@@ -30,7 +30,8 @@ impl Grasp {
     /// 1 for a text as `usual` or better, down to 0.
     fn familiarity(&self, usual: &Grasp) -> f32 {
         let reached = |value: f32, usual: f32| if value < usual { value / usual } else { 1.0 };
-        reached(self.coverage, usual.coverage) * reached(self.length, usual.length)
+        // Evidence adds up in squares: twice the length is four times the words.
+        reached(self.coverage, usual.coverage) * reached(self.length, usual.length).powi(2)
     }
 }
 
@@ -168,7 +169,7 @@ mod tests {
         };
         assert_eq!(confidence(1.0, 9.0), confidence(0.8, 5.0));
         assert!(confidence(0.4, 9.0) < 0.7 && confidence(0.4, 9.0) > confidence(0.1, 9.0));
-        assert_eq!(confidence(0.4, 9.0), confidence(0.9, 2.5));
+        assert_eq!(confidence(0.2, 9.0), confidence(0.9, 2.5));
         assert!((confidence(0.0, 9.0) - 1.0 / 3.0).abs() < 1e-6);
     }
 

@@ -350,9 +350,16 @@ mod tests {
         }
     }
 
-    const PHISHING: &str = "Suspicious e-mail reported by several colleagues\nDear team, I received a phishing email this morning that \
-        pretends to come from our IT helpdesk. It asks me to click a link and enter my credentials on a fake login page. \
-        I did not click the link. The email and its headers are attached. Could you please block the sender?";
+    const PHISHING: &str = "Suspicious e-mail asking for credentials, reported by several colleagues\nDear CERT-EU team,\n\n\
+        I am writing to report a suspicious email that I received this morning. The message claims to come from our IT \
+        helpdesk and says that my mailbox will be suspended unless I confirm my account within 24 hours. It contains a link \
+        to a page that looks like our login portal, but the domain is not ours and the sender address does not match. \
+        Several colleagues in our unit have received the same phishing email, and one of them clicked the link and may \
+        have entered her username and password before she noticed that the page was fake.\n\n\
+        I have not clicked anything myself. The original email with its full headers is attached, together with a \
+        screenshot of the page. Could you please check whether other staff were targeted, block the sender and the \
+        domain, and tell us whether the affected credentials need to be reset?\n\nThank you for your assistance.\n\
+        Kind regards,\nPolicy Officer";
 
     #[test]
     fn shipped_models_decide() {
