@@ -52,21 +52,24 @@ impl Flow {
         if self.delivery == "exactly_once" { Times::Once } else { Times::AtLeastOnce }
     }
 
-    /// Waits until every record has an outcome, stops `daemons` in order, and checks that nothing is lost, nothing is
+    /// Waits until every record is committed, stops `daemons` in order, and checks that nothing is lost, nothing is
     /// there more often than `times`, and all offsets are committed. Returns how many outcomes were repeated.
     fn settle(&self, workload: &Workload, daemons: &mut [Daemon], times: Times) -> usize {
-        let mut outcomes = self.outcomes();
-        outcomes.wait_for(workload.len(), PATIENCE);
+        let inputs = workload.locate(|topic| self.broker.reader(topic, Isolation::ReadUncommitted));
+        let watches = TOPICS.map(|topic| (topic, self.broker.watch_group(topic, GROUP)));
+        wait_until("all offsets are committed", PATIENCE, || {
+            watches.iter().all(|(topic, watch)| watch.offsets() == inputs.ends(topic))
+        });
         for daemon in daemons {
             let status = daemon.stop(PATIENCE);
             assert!(status.success(), "{status}");
         }
+        // Opened only now: the test broker can skip records for a read_committed reader that is there while a killed
+        // producer's transaction is aborted.
+        let mut outcomes = self.outcomes();
+        outcomes.wait_for(workload.len(), PATIENCE);
         outcomes.drain();
-        let inputs = workload.locate(|topic| self.broker.reader(topic, Isolation::ReadUncommitted));
         assert_conserved(&inputs, &outcomes, times);
-        for topic in TOPICS {
-            assert_eq!(self.broker.watch_group(topic, GROUP).offsets(), inputs.ends(topic), "offsets of {topic}");
-        }
         outcomes.total() - workload.len()
     }
 
@@ -198,6 +201,8 @@ fn an_orderly_restart_repeats_nothing() {
             let done = outputs();
             let target = done + (workload.len() as i64 - done) / (RESTARTS - restart + 1) as i64;
             wait_until(&format!("{target} outputs are there"), PATIENCE, || outputs() >= target);
+            // Before it listens for signals, one ends it at once.
+            daemon.wait_ready();
             let status = daemon.stop(PATIENCE);
             assert!(status.success(), "{status}");
             daemon.restart();

@@ -107,7 +107,7 @@ struct Tally<'c> {
     queues: Vec<(&'c str, [u64; 4])>,
 }
 
-fn entry<'t, K: PartialEq + Copy, V: Default>(list: &'t mut Vec<(K, V)>, key: K) -> &'t mut V {
+fn entry<K: PartialEq + Copy, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
     let index = list.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
         list.push((key, V::default()));
         list.len() - 1

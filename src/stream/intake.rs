@@ -129,9 +129,10 @@ impl Intake {
     /// In exactly_once only after the producer is connected: the transaction that a killed predecessor left open is
     /// ended by then, and with it the question which offsets are committed.
     fn subscribe(&mut self) -> Result<(), EngineError> {
-        while self.parts.delivery == Delivery::ExactlyOnce {
+        let mut connected = self.parts.delivery == Delivery::AtLeastOnce;
+        while !connected {
             match self.parts.report_rx.recv_timeout(IDLE_POLL) {
-                Ok(Report::Connected) => break,
+                Ok(Report::Connected) => connected = true,
                 Ok(Report::Failed { failure, .. }) => return Err(failure),
                 Ok(Report::Acknowledged { .. }) => {}
                 Err(RecvTimeoutError::Timeout) if self.parts.shutdown.is_requested() => return Ok(()),
