@@ -4,30 +4,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tracing::info;
+use tokio::runtime::Handle;
+use tracing::{info, warn};
 
 use crate::classify::{Classifier, ClassifyStage, Destinations};
-use crate::config::{Config, InputSettings};
+use crate::config::{Config, InputSettings, StreamSettings};
 use crate::decode::Decoder;
+use crate::forecast::Forecaster;
 use crate::metrics::Metrics;
 use crate::ops::OpsServer;
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, RoleReadiness};
 use crate::record::Kind;
-use crate::stream::{self, RoleSpec};
+use crate::stream::{self, RoleSpec, Topics};
 use crate::supervisor::{Shutdown, Supervisor};
+use crate::tally::TallyStage;
+use crate::volumes::VolumeStore;
 
 /// The parts of the daemon that scale and fail alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Classify,
+    Tally,
+    Forecast,
 }
 
 impl Role {
-    pub const ALL: [Role; 1] = [Role::Classify];
+    pub const ALL: [Role; 3] = [Role::Classify, Role::Tally, Role::Forecast];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Classify => "classify",
+            Role::Tally => "tally",
+            Role::Forecast => "forecast",
         }
     }
 }
@@ -50,26 +58,26 @@ pub struct App {
     roles: Vec<Role>,
     metrics: Metrics,
     supervisor: Supervisor,
-    classifier: Arc<Classifier>,
+    /// For the classify role alone.
+    classifier: Option<Arc<Classifier>>,
+    store: VolumeStore,
 }
 
 impl App {
     /// Loads rules and models. Nothing is connected yet.
     pub fn load(config: Config, roles: &[Role]) -> anyhow::Result<Self> {
-        let classifier = Classifier::load(&config)?;
         let metrics = Metrics::new();
-        for kind in Kind::ALL {
-            if let Some(model) = classifier.models().of(kind) {
-                metrics.set_model(kind, model.id());
-            }
-        }
-        Ok(App {
-            config,
-            roles: roles.to_vec(),
-            metrics,
-            supervisor: Supervisor::new(),
-            classifier: Arc::new(classifier),
-        })
+        let classifier = match roles.contains(&Role::Classify) {
+            true => Some(Arc::new(load_classifier(&config, &metrics)?)),
+            false => None,
+        };
+        let store = VolumeStore::new(&config);
+        Ok(App { config, roles: roles.to_vec(), metrics, supervisor: Supervisor::new(), classifier, store })
+    }
+
+    /// Where volumes and forecasts are kept.
+    pub fn store(&self) -> &VolumeStore {
+        &self.store
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -90,6 +98,8 @@ impl App {
         for role in self.roles.clone() {
             match role {
                 Role::Classify => self.start_classify(&readiness)?,
+                Role::Tally => self.start_tally(&readiness)?,
+                Role::Forecast => self.start_forecast(&readiness)?,
             }
         }
         let drain_deadline = self.config.stream.drain_deadline;
@@ -110,7 +120,7 @@ impl App {
         let name = Role::Classify.as_str();
         let config = &self.config;
         let destinations = Arc::new(Destinations::new(config));
-        let inputs = |input: &InputSettings| (Arc::clone(&input.topic), input.decode.kind);
+        let inputs = |input: &InputSettings| (Arc::clone(&input.topic), input.decode.kind.as_str());
         let role = RoleSpec {
             name,
             inputs: config.inputs.iter().map(inputs).collect(),
@@ -118,7 +128,8 @@ impl App {
         };
         let decoders: Arc<[Decoder]> = config.inputs.iter().map(|input| Decoder::new(&input.decode)).collect();
         let (kafka, stream) = (config.kafka.clone(), config.stream.clone());
-        let (classifier, metrics) = (Arc::clone(&self.classifier), self.metrics.clone());
+        let classifier = self.classifier.clone().expect("loaded with the role");
+        let metrics = self.metrics.clone();
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {
             let stage = || {
@@ -129,4 +140,75 @@ impl App {
         })?;
         Ok(())
     }
+
+    fn start_tally(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let name = Role::Tally.as_str();
+        let config = self.config.clone();
+        let mut topics: Vec<Arc<str>> = vec![Arc::from(&*config.output.events)];
+        topics.extend(config.output.topics.values().map(|topic| Arc::from(&**topic)));
+        topics.sort_unstable();
+        topics.dedup();
+        let role = RoleSpec {
+            name,
+            inputs: topics.into_iter().map(|topic| (topic, "event")).collect(),
+            outputs: Topics::new(&config.output.dead_letters),
+        };
+        let stream = config.tally.stream_settings(&config.stream);
+        let (store, metrics, runtime) = (self.store.clone(), self.metrics.clone(), Handle::current());
+        let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread(name, move || {
+            if config.clickhouse.migrate && !migrate(&store, &config.stream, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            let stage = || TallyStage::new(store.clone(), &config, runtime.clone(), &metrics);
+            stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
+        })?;
+        Ok(())
+    }
+
+    fn start_forecast(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let name = Role::Forecast.as_str();
+        let config = self.config.clone();
+        let (store, runtime) = (self.store.clone(), Handle::current());
+        let forecaster = Forecaster::new(config.clone(), store.clone(), runtime.clone(), &self.metrics);
+        let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread(name, move || {
+            if config.clickhouse.migrate && !migrate(&store, &config.stream, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            forecaster.run(&readiness, &shutdown)
+        })?;
+        Ok(())
+    }
+}
+
+fn load_classifier(config: &Config, metrics: &Metrics) -> anyhow::Result<Classifier> {
+    let classifier = Classifier::load(config)?;
+    for kind in Kind::ALL {
+        if let Some(model) = classifier.models().of(kind) {
+            metrics.set_model(kind, model.id());
+        }
+    }
+    Ok(classifier)
+}
+
+/// Creates or updates the tables, as soon as the server lets us; false when shutdown came first.
+fn migrate(
+    store: &VolumeStore,
+    pauses: &StreamSettings,
+    runtime: &Handle,
+    readiness: &RoleReadiness,
+    shutdown: &Shutdown,
+) -> bool {
+    let mut pause = pauses.retry_backoff;
+    while let Err(error) = runtime.block_on(store.migrate()) {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        warn!(error, ?pause, "the tables cannot be migrated yet");
+        readiness.set_not_ready(format!("migrating the tables: {error}"));
+        if shutdown.wait_for(pause) {
+            return false;
+        }
+        pause = (pause * 2).min(pauses.retry_backoff_max);
+    }
+    !shutdown.is_requested()
 }

@@ -6,7 +6,9 @@ mod check;
 mod classify;
 mod demo;
 mod evaluate;
+mod forecast;
 mod generate;
+mod migrate;
 mod output;
 mod replay;
 mod rows;
@@ -94,6 +96,8 @@ enum Command {
     Demo(demo::Arguments),
     Check(check::Arguments),
     Classify(classify::Arguments),
+    Forecast(forecast::Arguments),
+    Migrate(migrate::Arguments),
     Generate(generate::Arguments),
     Replay(replay::Arguments),
     Train(train::Arguments),
@@ -109,6 +113,8 @@ impl Cli {
             Command::Demo(arguments) => demo::run(arguments, globals),
             Command::Check(arguments) => check::run(arguments, globals),
             Command::Classify(arguments) => classify::run(arguments, globals),
+            Command::Forecast(arguments) => forecast::run(arguments, globals),
+            Command::Migrate(arguments) => migrate::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
             Command::Replay(arguments) => replay::run(arguments, globals),
             Command::Train(arguments) => train::run(arguments, globals),

@@ -30,6 +30,12 @@ pub mod model;
 
 pub mod classify;
 
+pub mod tally;
+
+pub mod forecast;
+
+pub mod volumes;
+
 pub mod ops;
 
 pub mod record;

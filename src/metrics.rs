@@ -13,8 +13,8 @@ use std::sync::Arc;
 use prometheus::core::Collector;
 use prometheus::local::LocalHistogram;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, exponential_buckets,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, exponential_buckets,
 };
 
 use crate::record::{Kind, Priority, Routing};
@@ -49,6 +49,13 @@ struct Families {
     rule_matches: IntCounterVec,
     routing: IntCounterVec,
     queue_events: IntCounterVec,
+    store_failures: IntCounterVec,
+    forecasts: IntCounterVec,
+    forecast_start: IntGaugeVec,
+    forecast_mase: GaugeVec,
+    forecast_coverage: GaugeVec,
+    anomalies: IntCounterVec,
+    forecast_leader: IntGauge,
     build_info: IntGaugeVec,
     model_info: IntGaugeVec,
     role_ready: IntGaugeVec,
@@ -86,7 +93,7 @@ impl Metrics {
             record_bytes: counter("record_bytes_total", "Bytes of records taken from Kafka.", &["topic", "kind"]),
             outcomes: counter(
                 "outcomes_total",
-                "Records by what became of them (event, escalation, dead_letter, dropped) and the tier that decided.",
+                "Records by what became of them (event, escalation, dead_letter, dropped, stored) and the tier that decided.",
                 &["role", "outcome", "decided_by"],
             ),
             dead_letters: counter("dead_letters_total", "Records sent to the dead letters.", &["reason"]),
@@ -127,6 +134,44 @@ impl Metrics {
             rule_matches: counter("rule_matches_total", "Records matched by each rule.", &["rule"]),
             routing: counter("routing_total", "Events by routing.", &["routing"]),
             queue_events: counter("queue_events_total", "Events by queue and priority.", &["queue", "priority"]),
+            store_failures: counter(
+                "store_failures_total",
+                "Failed requests to the volume store, by what helps (retry, row, refused).",
+                &["operation", "failure"],
+            ),
+            forecasts: counter("forecasts_total", "Forecasts published, one for each series.", &["window"]),
+            forecast_start: gauge(
+                "forecast_start_timestamp_seconds",
+                "Where the newest published forecast of a window starts, since the Unix epoch.",
+                &["window"],
+            ),
+            forecast_mase: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("forecast_mase", "Mean absolute scaled error of the last forecast that came true.")
+                        .namespace("triaged"),
+                    &["window", "queue"],
+                ),
+            ),
+            forecast_coverage: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "forecast_coverage95_ratio",
+                        "Share of buckets within the 95 % interval of the last forecast that came true.",
+                    )
+                    .namespace("triaged"),
+                    &["window", "queue"],
+                ),
+            ),
+            anomalies: counter("anomalies_total", "Anomalies announced.", &["window", "queue"]),
+            forecast_leader: register(
+                &registry,
+                IntGauge::with_opts(
+                    Opts::new("forecast_leader", "1 on the instance that publishes forecasts, else 0.")
+                        .namespace("triaged"),
+                ),
+            ),
             build_info: gauge("build_info", "The version that runs; always 1.", &["version"]),
             model_info: gauge("model_info", "The models in use; always 1.", &["kind", "id"]),
             role_ready: gauge("role_ready", "1 when the role is ready, else 0.", &["role"]),
@@ -143,11 +188,11 @@ impl Metrics {
         Metrics(Arc::new(families))
     }
 
-    /// Records and bytes taken from a topic.
-    pub fn input(&self, topic: &str, kind: Kind) -> InputMetrics {
+    /// Records and bytes taken from a topic. `kind`: ticket, log or event.
+    pub fn input(&self, topic: &str, kind: &str) -> InputMetrics {
         InputMetrics {
-            records: self.0.records.with_label_values(&[topic, kind.as_str()]),
-            bytes: self.0.record_bytes.with_label_values(&[topic, kind.as_str()]),
+            records: self.0.records.with_label_values(&[topic, kind]),
+            bytes: self.0.record_bytes.with_label_values(&[topic, kind]),
         }
     }
 
@@ -194,6 +239,32 @@ impl Metrics {
         self.0.queue_events.with_label_values(&[queue, priority.as_str()])
     }
 
+    /// `failure`: retry, row or refused.
+    pub fn store_failures(&self, operation: &str, failure: &str) -> IntCounter {
+        self.0.store_failures.with_label_values(&[operation, failure])
+    }
+
+    pub fn forecasts(&self, window: &str) -> IntCounter {
+        self.0.forecasts.with_label_values(&[window])
+    }
+
+    pub fn forecast_start(&self, window: &str) -> IntGauge {
+        self.0.forecast_start.with_label_values(&[window])
+    }
+
+    pub fn set_forecast_accuracy(&self, window: &str, queue: &str, mase: f64, coverage95: f64) {
+        self.0.forecast_mase.with_label_values(&[window, queue]).set(mase);
+        self.0.forecast_coverage.with_label_values(&[window, queue]).set(coverage95);
+    }
+
+    pub fn anomalies(&self, window: &str, queue: &str) -> IntCounter {
+        self.0.anomalies.with_label_values(&[window, queue])
+    }
+
+    pub fn forecast_leader(&self) -> &IntGauge {
+        &self.0.forecast_leader
+    }
+
     pub fn consumer_lag(&self, topic: &str, partition: i32) -> IntGauge {
         self.0.consumer_lag.with_label_values(&[topic, &partition.to_string()])
     }
@@ -223,11 +294,14 @@ impl Metrics {
             .collect()
     }
 
-    /// The `q`-quantile of a histogram family over all its labels, by linear interpolation within a bucket as
-    /// Prometheus' `histogram_quantile` does it; `None` without observations.
-    pub fn quantile(&self, family: &str, q: f64) -> Option<f64> {
+    /// The `q`-quantile of a role's histogram in a family, by linear interpolation within a bucket as Prometheus'
+    /// `histogram_quantile` does it; `None` without observations.
+    pub fn quantile(&self, family: &str, role: &str, q: f64) -> Option<f64> {
         let families = self.0.registry.gather();
         let metrics = families.iter().filter(|found| found.name() == family).flat_map(|found| found.get_metric());
+        let of_role =
+            |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|label| label.value() == role);
+        let metrics = metrics.filter(of_role);
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for metric in metrics {
             for bucket in metric.get_histogram().get_bucket() {
@@ -323,8 +397,13 @@ pub struct OutcomeCounts([[u64; TIERS.len()]; Outcome::ALL.len()]);
 impl OutcomeCounts {
     /// Counts one record; `tier` is `DecidedBy::tier`, or "none".
     pub fn count(&mut self, outcome: Outcome, tier: &str) {
+        self.add(outcome, tier, 1);
+    }
+
+    /// Counts several records of one outcome and tier.
+    pub fn add(&mut self, outcome: Outcome, tier: &str, records: u64) {
         let tier = TIERS.iter().position(|known| *known == tier).unwrap_or(TIERS.len() - 1);
-        self.0[outcome as usize][tier] += 1;
+        self.0[outcome as usize][tier] += records;
     }
 
     pub fn merge(&mut self, other: &OutcomeCounts) {
@@ -395,7 +474,7 @@ mod tests {
     #[test]
     fn all_names_follow_the_conventions() {
         let metrics = Metrics::new();
-        metrics.input("logs", Kind::Log);
+        metrics.input("logs", "log");
         metrics.stage(StageName::Decode);
         for line in metrics.encode().lines().filter(|line| line.starts_with("# TYPE ")) {
             let mut words = line.split(' ').skip(2);
@@ -408,12 +487,12 @@ mod tests {
     #[test]
     fn quantiles_are_interpolated_within_their_bucket() {
         let metrics = Metrics::new();
-        assert_eq!(metrics.quantile("triaged_batch_records", 0.5), None);
+        assert_eq!(metrics.quantile("triaged_batch_records", "classify", 0.5), None);
         let role = metrics.role("classify");
         for _ in 0..100 {
             role.batch_records.observe(1.0);
         }
-        let median = metrics.quantile("triaged_batch_records", 0.5).expect("there are observations");
+        let median = metrics.quantile("triaged_batch_records", "classify", 0.5).expect("there are observations");
         assert!(median > 0.0 && median <= 1.0, "{median}");
     }
 }

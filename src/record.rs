@@ -3,13 +3,18 @@
 //! `Record` arrives from `decode`, `Verdict` leaves `classify`, `QueueEvent` and `Escalation` are the JSON that
 //! leaves the daemon. Texts are borrowed from the batch that holds the Kafka payloads wherever that is possible.
 
+mod json;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 use uuid::Uuid;
+
+pub use json::{write_escalation, write_event};
 
 /// Namespace of all event ids: `uuid5(NAMESPACE_URL, "https://triaged.dev/queue-event")`, fixed for ever.
 const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0xedac_537b_ef57_5e4e_92f7_b072_12c6_8484);
@@ -235,7 +240,9 @@ impl SourcePosition<'_> {
         use std::io::Write;
         let mut name = Vec::with_capacity(self.topic.len() + 24);
         write!(name, "{}/{}/{}", self.topic, self.partition, self.offset).expect("writing to memory");
-        Uuid::new_v5(&EVENT_NAMESPACE, &name)
+        let hash = Sha1::new().chain_update(EVENT_NAMESPACE).chain_update(name).finalize();
+        let first: [u8; 16] = hash[..16].try_into().expect("SHA-1 gives 20 bytes");
+        uuid::Builder::from_sha1_bytes(first).into_uuid()
     }
 }
 
@@ -356,6 +363,8 @@ mod tests {
         assert_eq!(place(7).event_id(), place(7).event_id());
         assert_ne!(place(7).event_id(), place(8).event_id());
         assert_eq!(place(7).event_id().get_version_num(), 5);
+        // uuid.uuid5(namespace, "logs/3/7") of Python's standard library.
+        assert_eq!(place(7).event_id().to_string(), "871e9856-797b-54cf-a0cb-eb4d2b3034d8");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The integration tests, in one binary: the daemon as a process of its own against a real broker, and against a mock
-//! cluster that makes faults on demand.
+//! The integration tests, in one binary: the daemon as a process of its own against a real broker and ClickHouse's own
+//! engine, and against a mock cluster that makes faults on demand.
 //!
 //! A test waits for a condition with a deadline and never sleeps for a guess. Random choices come from a seed that is
 //! printed; `TRIAGED_TEST_SEED=N` repeats them.
@@ -10,10 +10,12 @@ mod broker;
 mod commands;
 mod delivery;
 mod faults;
+mod forecasts;
 mod operation;
 mod outcomes;
 mod peers;
 mod setup;
 mod tools;
+mod volumes;
 mod whole_path;
 mod workload;

@@ -156,13 +156,13 @@ fn owned(source: &SourcePosition<'_>) -> Place {
     (source.topic.to_string(), source.partition, source.offset)
 }
 
-fn schema(name: &str) -> Validator {
+pub(crate) fn schema(name: &str) -> Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     jsonschema::validator_for(&serde_json::from_str(&text).expect("the schema is JSON")).expect("the schema is one")
 }
 
-fn valid(schema: &Validator, value: &Value) {
+pub(crate) fn valid(schema: &Validator, value: &Value) {
     let faults: Vec<String> =
         schema.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(faults.is_empty(), "{}\n{value:#}", faults.join("\n"));

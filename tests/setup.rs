@@ -58,7 +58,7 @@ impl Setup {
         std::fs::write(path, self.toml()).expect("the file can be written");
     }
 
-    fn toml(&self) -> String {
+    pub(crate) fn toml(&self) -> String {
         self.0.iter().map(|(name, value)| format!("{name} = {value}\n")).collect()
     }
 }

@@ -21,11 +21,11 @@ impl TemplateCache {
         TemplateCache { answers: Cache::new(capacity), recheck_every }
     }
 
-    pub(super) fn get(&self, template: u64) -> Option<Arc<Answer>> {
+    pub fn get(&self, template: u64) -> Option<Arc<Answer>> {
         self.answers.get(&template)
     }
 
-    pub(super) fn insert(&self, template: u64, answer: Arc<Answer>) {
+    pub fn insert(&self, template: u64, answer: Arc<Answer>) {
         self.answers.insert(template, answer);
     }
 

@@ -1,6 +1,7 @@
 //! The JSON value, key and headers of what the classify role publishes.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use chrono::{DateTime, Datelike, Timelike};
 
@@ -20,30 +21,36 @@ const ESCALATION_TYPE: &str = "dev.triaged.escalation.v1";
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     second: i64,
-    prefix: String,
+    /// Bytes of `text` that stay as long as the second does; 0: nothing is there.
+    prefix: usize,
+    text: String,
 }
 
 impl Clock {
     /// RFC 3339 in UTC with milliseconds, as `rfc3339` gives it.
-    pub(super) fn format(&mut self, millis: i64) -> String {
+    pub(super) fn format(&mut self, millis: i64) -> &str {
         let (second, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000));
-        if second != self.second || self.prefix.is_empty() {
+        self.text.truncate(self.prefix);
+        if second != self.second || self.prefix == 0 {
+            self.prefix = 0;
+            self.text.clear();
             let Some(time) = DateTime::from_timestamp(second, 0).filter(|time| (0..=9999).contains(&time.year()))
             else {
-                return rfc3339(millis);
+                self.text.push_str(&rfc3339(millis));
+                return &self.text;
             };
             let (year, month, day) = (time.year(), time.month(), time.day());
             let (hour, minute, second_of_minute) = (time.hour(), time.minute(), time.second());
-            self.prefix = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second_of_minute:02}.");
+            write!(self.text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second_of_minute:02}.")
+                .expect("writing to memory");
+            self.prefix = self.text.len();
             self.second = second;
         }
-        let mut text = String::with_capacity(24);
-        text.push_str(&self.prefix);
         for divisor in [100, 10, 1] {
-            text.push(char::from(b'0' + (rest / divisor % 10) as u8));
+            self.text.push(char::from(b'0' + (rest / divisor % 10) as u8));
         }
-        text.push('Z');
-        text
+        self.text.push('Z');
+        &self.text
     }
 }
 
@@ -53,7 +60,7 @@ pub(super) fn queue_event<'a>(
     record: &'a Record<'_>,
     verdict: &Verdict<'a>,
     indicators: Indicators,
-    occurred_at: String,
+    occurred_at: &'a str,
     decided_at: &'a str,
     include_text: IncludeText,
 ) -> QueueEvent<'a> {
@@ -68,7 +75,7 @@ pub(super) fn queue_event<'a>(
         kind: record.kind(),
         ticket_id: record.ticket_id().map(Cow::Borrowed),
         origin: record.source().map(Cow::Borrowed),
-        occurred_at: Cow::Owned(occurred_at),
+        occurred_at: Cow::Borrowed(occurred_at),
         decided_at: Cow::Borrowed(decided_at),
         queue: Cow::Borrowed(verdict.queue),
         category: verdict.category.map(Cow::Borrowed),
@@ -76,7 +83,7 @@ pub(super) fn queue_event<'a>(
         confidence: verdict.confidence,
         routing: verdict.routing,
         decided_by: match verdict.decided_by {
-            DecidedBy::Rule(id) => Cow::Owned(format!("rule:{id}")),
+            DecidedBy::Rule(id) => Cow::Owned(["rule:", id].concat()),
             tier => Cow::Borrowed(tier.tier()),
         },
         alternatives: verdict

@@ -15,7 +15,7 @@ use prometheus::{Histogram, IntCounter};
 use crate::config::{Config, IncludeText};
 use crate::decode::{Decoder, Reject};
 use crate::metrics::{self, CacheResult, Metrics, OutcomeCounts, StageName};
-use crate::record::{Indicators, Priority, Record, Routing, rfc3339};
+use crate::record::{Indicators, Priority, Record, Routing, rfc3339, write_escalation, write_event};
 use crate::rules::indicators;
 use crate::stream::{Batch, Outcome, Outputs, Stage, StageError, TopicId, Topics};
 
@@ -367,23 +367,19 @@ impl Worker {
             (Action::Escalate(reason), Some(topic)) => {
                 let headers = event::headers(&event, true);
                 let escalation = event::escalation(event, record, reason);
-                let write = |value: &mut Vec<u8>| write_json(value, &escalation);
+                let write = |value: &mut Vec<u8>| write_escalation(value, &escalation);
                 (metrics::Outcome::Escalation, outputs.message(batch, index, topic, key, headers, write))
             }
             _ => {
                 let topic = self.destinations.of(verdict.queue);
                 let headers = event::headers(&event, false);
-                let write = |value: &mut Vec<u8>| write_json(value, &event);
+                let write = |value: &mut Vec<u8>| write_event(value, &event);
                 (metrics::Outcome::Event, outputs.message(batch, index, topic, key, headers, write))
             }
         };
         match written {
             Outcome::DeadLetter => tally.dead_letter("output_too_large"),
-            Outcome::Message | Outcome::Dropped => tally.verdict(outcome, verdict),
+            Outcome::Message | Outcome::Dropped | Outcome::Stored => tally.verdict(outcome, verdict),
         }
     }
-}
-
-fn write_json(value: &mut Vec<u8>, event: &impl serde::Serialize) {
-    serde_json::to_writer(value, event).expect("plain data and memory cannot fail");
 }

@@ -16,7 +16,7 @@ use super::Globals;
                              TRIAGED_KAFKA__BROKERS=kafka:9092 triaged run --role classify")]
 pub(super) struct Arguments {
     /// Run these roles only, separated by commas
-    #[arg(long, value_name = "ROLE", value_delimiter = ',', default_values_t = ["classify".to_owned()])]
+    #[arg(long, value_name = "ROLE", value_delimiter = ',', default_values_t = Role::ALL.map(|role| role.as_str().to_owned()))]
     role: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         tracing::warn!("{warning}");
     }
     let app = App::load(config, &roles)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
     let result = runtime.block_on(app.run());
     // What did not finish in time must not hold up the exit.
     runtime.shutdown_background();

@@ -11,6 +11,7 @@ use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
 use super::tree::{Node, Origin};
 use super::units::parse_utc_offset;
+use super::volumes::{read_clickhouse, read_forecast, read_tally, read_volumes};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -51,6 +52,10 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             cache: root.table("cache", read_cache),
             decide: root.table("decide", read_decide),
             output: root.table("output", read_output),
+            volumes: root.table("volumes", read_volumes),
+            clickhouse: root.table("clickhouse", |section| read_clickhouse(section, environment)),
+            tally: root.table("tally", read_tally),
+            forecast: root.table("forecast", read_forecast),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
             log: root.table("log", read_log),
         }
@@ -267,6 +272,8 @@ fn read_output(section: &mut Section<'_>) -> OutputSettings {
         alternatives: section.count("alternatives", 0..=100),
         indicators: section.flag("indicators"),
         topics: section.map("topics", parse_topic),
+        forecasts: section.parsed("forecasts", String::new(), parse_topic),
+        anomalies: section.parsed("anomalies", String::new(), parse_topic),
     }
 }
 
@@ -310,6 +317,8 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         ("output.events".to_owned(), &output.events),
         ("output.escalations".to_owned(), &output.escalations),
         ("output.dead_letters".to_owned(), &output.dead_letters),
+        ("output.forecasts".to_owned(), &output.forecasts),
+        ("output.anomalies".to_owned(), &output.anomalies),
     ];
     for (position, (key, topic)) in outputs.iter().enumerate() {
         if let Some((other, _)) = outputs[..position].iter().find(|(_, other)| other == topic) {
@@ -319,8 +328,8 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
     }
     for (queue, topic) in &output.topics {
         let key = format!("output.topics.{queue}");
-        if [&output.escalations, &output.dead_letters].contains(&topic) {
-            ledger.fault(&key, "must differ from output.escalations and output.dead_letters");
+        if [&output.escalations, &output.dead_letters, &output.forecasts, &output.anomalies].contains(&topic) {
+            ledger.fault(&key, "must differ from the other topics of [output], except output.events");
         }
         outputs.push((key, topic));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::reader::Section;
 use super::secret::Secret;
 use super::settings::{Delivery, KafkaSettings};
-use super::tree::{Node, Value};
+use super::tree::{Node, Origin, Table, Value};
 
 /// librdkafka's statistics, which the consumer lag comes from, are expensive below this interval (librdkafka#2604).
 const LEAST_STATISTICS_INTERVAL_MS: i64 = 10_000;
@@ -98,18 +98,7 @@ fn property_value(name: &str, node: Node, environment: &BTreeMap<String, String>
         Value::Integer(number) => number.to_string(),
         Value::Float(number) => number.to_string(),
         Value::Bool(flag) => flag.to_string(),
-        Value::Table(reference) => {
-            let mut parts = reference.into_iter();
-            match (parts.next(), parts.next()) {
-                (Some((key, Node { value: Value::Text(target), .. })), None) if key == "env" => {
-                    environment.get(&target).cloned().ok_or_else(|| format!("the variable {target} is not set"))?
-                }
-                (Some((key, Node { value: Value::Text(target), .. })), None) if key == "file" => {
-                    read_secret_file(&origin.resolve(&target))?
-                }
-                _ => return Err("expected { env = \"NAME\" } or { file = \"PATH\" }".to_owned()),
-            }
-        }
+        Value::Table(reference) => referenced_secret(reference, &origin, environment)?,
         Value::List(_) => return Err("expected text, a number, true or false".to_owned()),
     };
     if value.is_empty() && is_confidential(name) {
@@ -120,6 +109,24 @@ fn property_value(name: &str, node: Node, environment: &BTreeMap<String, String>
         return Err(format!("must be at least {LEAST_STATISTICS_INTERVAL_MS}: statistics cost throughput"));
     }
     Ok(value)
+}
+
+/// The value of `{ env = "NAME" }` or `{ file = "PATH" }`.
+pub(super) fn referenced_secret(
+    reference: Table,
+    origin: &Origin,
+    environment: &BTreeMap<String, String>,
+) -> Result<String, String> {
+    let mut parts = reference.into_iter();
+    match (parts.next(), parts.next()) {
+        (Some((key, Node { value: Value::Text(target), .. })), None) if key == "env" => {
+            environment.get(&target).cloned().ok_or_else(|| format!("the variable {target} is not set"))
+        }
+        (Some((key, Node { value: Value::Text(target), .. })), None) if key == "file" => {
+            read_secret_file(&origin.resolve(&target))
+        }
+        _ => Err("expected { env = \"NAME\" } or { file = \"PATH\" }".to_owned()),
+    }
 }
 
 /// Whether a librdkafka property holds something that must not lie in a configuration file.

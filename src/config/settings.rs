@@ -20,6 +20,10 @@ pub struct Config {
     pub cache: CacheSettings,
     pub decide: DecideSettings,
     pub output: OutputSettings,
+    pub volumes: VolumeSettings,
+    pub clickhouse: ClickHouseSettings,
+    pub tally: TallySettings,
+    pub forecast: ForecastSettings,
     pub ops: OpsSettings,
     pub log: LogSettings,
 }
@@ -171,6 +175,99 @@ pub struct OutputSettings {
     pub indicators: bool,
     /// Queue to topic; a queue that is not listed goes to `events`.
     pub topics: BTreeMap<String, String>,
+    pub forecasts: String,
+    pub anomalies: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    ClickHouse,
+    Memory,
+}
+
+#[derive(Debug, Clone)]
+pub struct VolumeSettings {
+    pub store: StoreKind,
+    pub memory_sets: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct ClickHouseSettings {
+    pub url: String,
+    pub database: String,
+    pub user: String,
+    pub password: Option<Secret>,
+    /// `None`: a single server.
+    pub cluster: Option<String>,
+    pub migrate: bool,
+    /// Zero: for ever.
+    pub events_retention: Duration,
+    /// Zero: for ever.
+    pub volumes_retention: Duration,
+    pub insert_timeout: Duration,
+    pub query_timeout: Duration,
+    pub retry_deadline: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct TallySettings {
+    pub batch_records: usize,
+    pub batch_bytes: usize,
+    pub batch_age: Duration,
+    pub workers: usize,
+}
+
+impl TallySettings {
+    /// The engine's settings for this role: its own batches, and room for those under way.
+    pub fn stream_settings(&self, stream: &StreamSettings) -> StreamSettings {
+        StreamSettings {
+            batch_records: self.batch_records,
+            batch_bytes: self.batch_bytes,
+            batch_age: self.batch_age,
+            max_in_flight_bytes: stream.max_in_flight_bytes.max(self.batch_bytes * (self.workers + 1)),
+            workers: self.workers,
+            ..stream.clone()
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct ForecastSettings {
+    pub settle: Duration,
+    pub anomaly_cooldown: usize,
+    pub windows: Vec<WindowSettings>,
+}
+
+/// One kind of rolling forecast. `lookback`, `horizon`, `every` and the seasons are multiples of `bucket`.
+#[derive(Debug, Clone)]
+pub struct WindowSettings {
+    pub name: String,
+    pub bucket: Duration,
+    pub lookback: Duration,
+    pub horizon: Duration,
+    pub seasons: Vec<Duration>,
+    pub every: Duration,
+}
+
+impl WindowSettings {
+    pub fn bucket_seconds(&self) -> i64 {
+        self.bucket.as_secs() as i64
+    }
+
+    /// Buckets of the horizon.
+    pub fn steps(&self) -> usize {
+        (self.horizon.as_secs() / self.bucket.as_secs()) as usize
+    }
+
+    /// Buckets of the lookback.
+    pub fn history(&self) -> usize {
+        (self.lookback.as_secs() / self.bucket.as_secs()) as usize
+    }
+
+    /// Lengths of the seasons in buckets.
+    pub fn season_lengths(&self) -> Vec<usize> {
+        self.seasons.iter().map(|season| (season.as_secs() / self.bucket.as_secs()) as usize).collect()
+    }
 }
 
 #[derive(Debug, Clone)]

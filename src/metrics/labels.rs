@@ -8,10 +8,13 @@ pub enum Outcome {
     DeadLetter,
     /// A rule said so.
     Dropped,
+    /// It ends here, in the volumes.
+    Stored,
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 4] = [Outcome::Event, Outcome::Escalation, Outcome::DeadLetter, Outcome::Dropped];
+    pub const ALL: [Outcome; 5] =
+        [Outcome::Event, Outcome::Escalation, Outcome::DeadLetter, Outcome::Dropped, Outcome::Stored];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -19,6 +22,7 @@ impl Outcome {
             Outcome::Escalation => "escalation",
             Outcome::DeadLetter => "dead_letter",
             Outcome::Dropped => "dropped",
+            Outcome::Stored => "stored",
         }
     }
 }
@@ -36,10 +40,14 @@ pub enum StageName {
     /// From the first output handed to the producer to the last acknowledgement.
     Publish,
     Commit,
+    /// One insert into the volumes, with all its attempts.
+    Insert,
+    /// The forecasts of all series of a window.
+    Forecast,
 }
 
 impl StageName {
-    pub const ALL: [StageName; 8] = [
+    pub const ALL: [StageName; 10] = [
         StageName::Decode,
         StageName::Rules,
         StageName::Cache,
@@ -48,6 +56,8 @@ impl StageName {
         StageName::Process,
         StageName::Publish,
         StageName::Commit,
+        StageName::Insert,
+        StageName::Forecast,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -60,6 +70,8 @@ impl StageName {
             StageName::Process => "process",
             StageName::Publish => "publish",
             StageName::Commit => "commit",
+            StageName::Insert => "insert",
+            StageName::Forecast => "forecast",
         }
     }
 }

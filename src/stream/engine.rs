@@ -20,7 +20,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::config::{KafkaSettings, StreamSettings};
 use crate::metrics::Metrics;
 use crate::readiness::RoleReadiness;
-use crate::record::Kind;
 use crate::supervisor::Shutdown;
 
 use super::batch::Batch;
@@ -152,8 +151,8 @@ impl EngineState {
 pub struct RoleSpec {
     /// The role's name; the consumer group is `<group_prefix>-<name>`.
     pub name: &'static str,
-    /// Topics to read, each with what it carries. Their order gives `Input::input`.
-    pub inputs: Vec<(Arc<str>, Kind)>,
+    /// Topics to read, each with what it carries (`ticket`, `log` or `event`). Their order gives `Input::input`.
+    pub inputs: Vec<(Arc<str>, &'static str)>,
     /// Topics to write.
     pub outputs: Topics,
 }

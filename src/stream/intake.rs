@@ -26,7 +26,7 @@ use super::client::{Connection, Shared};
 use super::engine::{EngineError, EngineState, Job, Report};
 use super::progress::Progress;
 use super::publisher::MAX_BATCHES;
-use super::telemetry::Telemetry;
+use super::telemetry::{Telemetry, with_causes};
 use context::{IntakeContext, Rebalance};
 
 pub(crate) type EngineConsumer = BaseConsumer<IntakeContext>;
@@ -62,7 +62,7 @@ enum Until {
     /// There is room for more records.
     Room,
     /// Then the partitions are read again from the last acknowledged record.
-    Rewind { at: Instant, targets: BTreeMap<Partition, i64>, reason: String },
+    Rewind { at: Instant, targets: BTreeMap<Partition, i64> },
 }
 
 pub(crate) struct IntakeParts {
@@ -92,6 +92,8 @@ pub(crate) struct Intake {
     full_since: Option<Instant>,
     last_commit: Instant,
     backoff: Duration,
+    /// What has failed since the last batch that was acknowledged.
+    failing: Option<String>,
     logged_error: Option<(RDKafkaErrorCode, Instant)>,
 }
 
@@ -109,6 +111,7 @@ impl Intake {
             full_since: None,
             last_commit: Instant::now(),
             backoff: parts.settings.retry_backoff,
+            failing: None,
             logged_error: None,
             parts,
         }
@@ -287,6 +290,7 @@ impl Intake {
             Report::Acknowledged { generation, seq } if generation == self.generation => {
                 self.progress.acknowledged(seq);
                 self.backoff = self.parts.settings.retry_backoff;
+                self.failing = None;
                 Ok(())
             }
             Report::Failed { generation, failure } if generation == self.generation => {
@@ -312,8 +316,8 @@ impl Intake {
         // What was paused for another reason stays paused, and must be resumed with the rest.
         partitions.extend(self.hold.take().into_iter().flat_map(|hold| hold.partitions));
         let at = Instant::now() + self.backoff;
-        let reason = format!("retrying: {failure}");
-        self.hold = Some(Hold { partitions, until: Until::Rewind { at, targets, reason } });
+        self.failing = Some(format!("retrying: {}", with_causes(failure)));
+        self.hold = Some(Hold { partitions, until: Until::Rewind { at, targets } });
         self.backoff = (self.backoff * 2).min(self.parts.settings.retry_backoff_max);
     }
 
@@ -525,8 +529,8 @@ impl Intake {
         let readiness = &self.parts.readiness;
         if self.parts.connection.is_down() {
             readiness.set_not_ready("no kafka broker is reachable");
-        } else if let Some(Hold { until: Until::Rewind { reason, .. }, .. }) = &self.hold {
-            readiness.set_not_ready(reason.clone());
+        } else if let Some(failing) = &self.failing {
+            readiness.set_not_ready(failing.clone());
         } else if !self.joined {
             readiness.set_not_ready("waiting for the consumer group");
         } else {

@@ -52,6 +52,8 @@ pub enum Outcome {
     DeadLetter,
     /// Nothing is published, on purpose: a rule says so.
     Dropped,
+    /// Nothing is published, because the record has reached its end: it is stored.
+    Stored,
 }
 
 /// Kafka headers of one message.
@@ -65,6 +67,10 @@ impl Headers {
 
     pub fn add(self, key: &str, value: impl AsRef<[u8]>) -> Self {
         Headers(self.0.insert(Header { key, value: Some(value.as_ref()) }))
+    }
+
+    pub(super) fn into_inner(self) -> OwnedHeaders {
+        self.0
     }
 
     fn add_optional(self, key: &str, value: Option<&[u8]>) -> Self {
@@ -225,6 +231,11 @@ impl Outputs {
     /// Record `index` ends here without a message, on purpose.
     pub fn dropped(&mut self, index: usize) {
         self.outcomes[index] = Some(Outcome::Dropped);
+    }
+
+    /// Record `index` is stored where it belongs, for good.
+    pub fn stored(&mut self, index: usize) {
+        self.outcomes[index] = Some(Outcome::Stored);
     }
 
     /// Takes back what a stage made of record `index`.

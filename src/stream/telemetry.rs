@@ -9,10 +9,20 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{info, warn};
 
 use crate::metrics::{InputMetrics, Metrics, RoleMetrics, StageName};
-use crate::record::Kind;
 
 use super::batch::{Batch, Partition};
 use super::output::Counts;
+
+/// An error with all its causes, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
 
 /// The engine's metric handles. Each thread has its own clone.
 #[derive(Clone, Debug)]
@@ -29,13 +39,13 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    pub(crate) fn new(metrics: &Metrics, role_name: &str, inputs: &[(Arc<str>, Kind)]) -> Self {
+    pub(crate) fn new(metrics: &Metrics, role_name: &str, inputs: &[(Arc<str>, &'static str)]) -> Self {
         let role = metrics.role(role_name);
         Telemetry {
             role_name: Arc::from(role_name),
             topics: inputs.iter().map(|(topic, _)| Arc::clone(topic)).collect(),
             metrics: metrics.clone(),
-            inputs: inputs.iter().map(|(topic, kind)| metrics.input(topic, *kind)).collect(),
+            inputs: inputs.iter().map(|(topic, kind)| metrics.input(topic, kind)).collect(),
             latency: role.local_latency(),
             process: metrics.stage(StageName::Process),
             publish: metrics.stage(StageName::Publish),
@@ -90,13 +100,12 @@ impl Telemetry {
 
     pub(crate) fn retrying(&self, pause: Duration, error: &dyn std::error::Error) {
         self.role.retries.inc();
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        warn!(role = &*self.role_name, ?pause, error = text, "going back to the last acknowledged record");
+        warn!(
+            role = &*self.role_name,
+            ?pause,
+            error = with_causes(error),
+            "going back to the last acknowledged record"
+        );
     }
 
     pub(crate) fn rebalanced(&self, event: &str, partitions: &[Partition]) {

@@ -17,17 +17,23 @@ pub(crate) struct Daemon {
     port: u16,
     /// What `[ops]` and `[log]` were completed to, so that `restart` starts the same.
     config: PathBuf,
+    roles: String,
 }
 
 impl Daemon {
-    /// Starts `triaged run` with `config`, to which a free HTTP port is added. It may not be ready yet.
+    /// Starts the classify role with `config`, to which a free HTTP port is added. It may not be ready yet.
     pub(crate) fn start(config: &str) -> Daemon {
+        Daemon::start_roles("classify", config)
+    }
+
+    /// Starts `triaged run` with these roles, separated by commas.
+    pub(crate) fn start_roles(roles: &str, config: &str) -> Daemon {
         let files = tempfile::tempdir().expect("the system has a temporary folder");
         let port = free_port();
         let path = files.path().join("triaged.toml");
         fs::write(&path, format!("{config}\n[ops]\nlisten = \"127.0.0.1:{port}\"\n")).expect("it can be written");
-        let child = spawn(&path, &files.path().join("log"), false);
-        Daemon { child, files, port, config: path }
+        let child = spawn(&path, roles, &files.path().join("log"), false);
+        Daemon { child, files, port, config: path, roles: roles.to_owned() }
     }
 
     /// Starts it and waits until it reports that it is ready.
@@ -83,7 +89,7 @@ impl Daemon {
     /// Starts it again with the same configuration. It must have ended.
     pub(crate) fn restart(&mut self) {
         assert!(self.child.try_wait().expect("the child is ours").is_some(), "the daemon still runs");
-        self.child = spawn(&self.config, &self.files.path().join("log"), true);
+        self.child = spawn(&self.config, &self.roles, &self.files.path().join("log"), true);
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -136,10 +142,10 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(config: &std::path::Path, log: &std::path::Path, append: bool) -> Child {
+fn spawn(config: &std::path::Path, roles: &str, log: &std::path::Path, append: bool) -> Child {
     let log = File::options().create(true).write(true).append(append).open(log).expect("the log can be written");
     command()
-        .args(["run", "--config"])
+        .args(["run", "--role", roles, "--config"])
         .arg(config)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a file handle can be copied"))

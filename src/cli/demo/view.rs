@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
 use crate::telemetry::colours;
+use crate::volumes::TOTAL;
 
-use super::{Outcomes, Summary};
+use super::{Outcomes, QueueForecast, Summary};
 
 const REDRAW: Duration = Duration::from_millis(250);
 const LINE: Duration = Duration::from_secs(1);
@@ -56,7 +57,8 @@ impl View {
             None => 0.0,
         };
         self.drawn_at = Some((now, outcomes.total()));
-        let quantile = |q| metrics.quantile("triaged_record_latency_seconds", q).map_or(0.0, |s| s * 1000.0);
+        let quantile =
+            |q| metrics.quantile("triaged_record_latency_seconds", "classify", q).map_or(0.0, |s| s * 1000.0);
         let head = format!(
             "{:>5.1} s   {rate:>9.0} records/s   latency p50 {:.1} ms, p99 {:.1} ms",
             elapsed.as_secs_f64(),
@@ -76,9 +78,9 @@ impl View {
         }
         let mut lines = vec![self.bold(&head), balance, String::new()];
         lines.push(self.bold("decided by"));
-        lines.extend(bars(&by_label(metrics, "triaged_outcomes_total", "decided_by", Some("dead_letter"))));
+        lines.extend(bars(&by_label(metrics, "triaged_outcomes_total", "decided_by", &["dead_letter", "stored"])));
         lines.push(self.bold("queues"));
-        lines.extend(bars(&by_label(metrics, "triaged_queue_events_total", "queue", None)));
+        lines.extend(bars(&by_label(metrics, "triaged_queue_events_total", "queue", &[])));
         self.clear(&mut out)?;
         for line in &lines {
             writeln!(out, "{line}")?;
@@ -108,10 +110,10 @@ impl View {
 }
 
 /// Sums a family by one label, largest first, without zeros.
-fn by_label(metrics: &Metrics, family: &str, label: &str, without_outcome: Option<&str>) -> Vec<(String, u64)> {
+fn by_label(metrics: &Metrics, family: &str, label: &str, without_outcomes: &[&str]) -> Vec<(String, u64)> {
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     for (labels, value) in metrics.values(family) {
-        let left_out = without_outcome.is_some() && labels.get("outcome").map(String::as_str) == without_outcome;
+        let left_out = labels.get("outcome").is_some_and(|outcome| without_outcomes.contains(&outcome.as_str()));
         if !left_out && let Some(name) = labels.get(label) {
             *sums.entry(name.clone()).or_default() += value as u64;
         }
@@ -136,6 +138,19 @@ fn bars(sums: &[(String, u64)]) -> Vec<String> {
         .collect()
 }
 
+/// What the forecast role would publish now, for the window of hours.
+pub(super) fn forecasts(forecasts: &[QueueForecast]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "\n{:<22} {:>9}  {:>9}  {:<19}  trend", "queue", "2 weeks", "next 48 h", "80 % interval")?;
+    for QueueForecast { queue, events, total, trend, .. } in forecasts {
+        let interval = format!("{:.0} to {:.0}", total.lower80, total.upper80);
+        let (name, mean) = (if queue == TOTAL { "all" } else { queue }, total.mean);
+        let trend = serde_json::to_value(trend).map_err(io::Error::from)?;
+        writeln!(out, "{name:<22} {events:>9}  {mean:>9.0}  {interval:<19}  {}", trend.as_str().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
 /// What became of the records, as a sum that can be checked.
 pub(super) fn summary(summary: &Summary) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -148,6 +163,7 @@ pub(super) fn summary(summary: &Summary) -> io::Result<()> {
         writeln!(out, "{:>9}    dropped by a rule", summary.dropped)?;
     }
     writeln!(out, "{:>9}  records found in the broker's output topics", summary.published)?;
+    writeln!(out, "{:>9}  events counted in the volumes", summary.counted)?;
     let latency = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} ms"));
     writeln!(
         out,

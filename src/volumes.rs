@@ -1,0 +1,24 @@
+//! Where events, volumes and forecasts are kept: one enum over ClickHouse and memory, for the roles that fill it (tally),
+//! that learn from it (forecast), and for whoever shows it.
+//!
+//! A volume is no number but the set of the source offsets of its events, so an event that arrives twice, late or in
+//! another order leaves it as it is: at-least-once delivery up to here is enough for exact counts.
+//!
+//! ```text
+//! store        the one door: events in, volumes out, forecasts both ways
+//! clickhouse   client, time-outs, statements, what errors mean      migrations   schemas/clickhouse/*.sql
+//! memory       the same sets of offsets in this process
+//! row          the columns of the tables
+//! ```
+
+mod clickhouse;
+mod memory;
+mod migrations;
+mod row;
+mod store;
+
+pub use clickhouse::{ClickHouseStore, Failure, StoreError};
+pub use memory::MemoryStore;
+pub use migrations::{Migration, Pending};
+pub use row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, InvalidEvent};
+pub use store::{TOTAL, Volume, VolumeQuery, VolumeStore};

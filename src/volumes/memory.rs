@@ -1,0 +1,260 @@
+//! Volumes in memory: the same sets of source offsets as the table `volumes` holds, bounded in number.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use roaring::RoaringTreemap;
+
+use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
+use super::store::{TOTAL, Volume, VolumeQuery};
+
+/// Rows of each kind of what the forecast role writes that are kept.
+const MOST_ROWS: usize = 100_000;
+
+/// What a set of offsets belongs to, within a minute.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct SetKey {
+    kind: i8,
+    priority: i8,
+    source_partition: i32,
+    queue: Arc<str>,
+    category: Arc<str>,
+    source_topic: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct Sets {
+    /// By minute since 1970-01-01 UTC.
+    by_minute: BTreeMap<u32, HashMap<SetKey, RoaringTreemap>>,
+    count: usize,
+    names: HashSet<Arc<str>>,
+    forecasts: VecDeque<ForecastRow>,
+    totals: VecDeque<ForecastTotalRow>,
+    accuracy: VecDeque<AccuracyRow>,
+    anomalies: VecDeque<AnomalyRow>,
+}
+
+/// Volumes of this process; they end with it.
+#[derive(Debug)]
+pub struct MemoryStore {
+    sets: Mutex<Sets>,
+    most_sets: usize,
+}
+
+impl MemoryStore {
+    /// At most `most_sets` sets are kept; the oldest minutes go first.
+    pub fn new(most_sets: usize) -> Self {
+        MemoryStore { sets: Mutex::default(), most_sets }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sets> {
+        // A set that a panic left without its newest offset is still a set.
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn insert_events(&self, rows: &[EventRow<'_>]) {
+        let mut sets = self.lock();
+        for row in rows {
+            sets.insert(row);
+        }
+        while sets.count > self.most_sets && sets.by_minute.len() > 1 {
+            let (_, oldest) = sets.by_minute.pop_first().expect("there is more than one");
+            sets.count -= oldest.len();
+        }
+    }
+
+    pub fn volumes(&self, query: VolumeQuery) -> Vec<Volume> {
+        let minute =
+            |second: i64| u32::try_from(second.div_euclid(60)).unwrap_or(if second < 0 { 0 } else { u32::MAX });
+        let sets = self.lock();
+        // Offsets are unique within a topic's partition only, so sets are united within each and their sizes are added.
+        let mut united: HashMap<(Option<&str>, i64, &str, i32), RoaringTreemap> = HashMap::new();
+        for (at, by_key) in sets.by_minute.range(minute(query.from)..minute(query.to)) {
+            let bucket = (i64::from(*at) * 60).div_euclid(query.bucket) * query.bucket;
+            for (key, offsets) in by_key {
+                for queue in [Some(&*key.queue), None] {
+                    *united.entry((queue, bucket, &*key.source_topic, key.source_partition)).or_default() |= offsets;
+                }
+            }
+        }
+        let mut sizes: HashMap<(Option<&str>, i64), u64> = HashMap::new();
+        for ((queue, at, _, _), offsets) in united {
+            *sizes.entry((queue, at)).or_default() += offsets.len();
+        }
+        let volume = |((queue, at), events): ((Option<&str>, i64), u64)| Volume {
+            queue: queue.unwrap_or(TOTAL).to_owned(),
+            at,
+            events,
+        };
+        sizes.into_iter().map(volume).collect()
+    }
+
+    pub fn insert_forecasts(&self, totals: &[ForecastTotalRow], steps: &[ForecastRow]) {
+        let mut sets = self.lock();
+        for total in totals {
+            let same = |row: &ForecastTotalRow| {
+                (&row.window, &row.queue, row.starts_at) == (&total.window, &total.queue, total.starts_at)
+            };
+            sets.totals.retain(|row| !same(row));
+            sets.forecasts.retain(|row| {
+                (&row.window, &row.queue, row.starts_at) != (&total.window, &total.queue, total.starts_at)
+            });
+        }
+        append(&mut sets.totals, totals);
+        append(&mut sets.forecasts, steps);
+    }
+
+    pub fn newest_forecast(&self, window: &str) -> Option<u32> {
+        self.lock().totals.iter().filter(|row| row.window == window).map(|row| row.starts_at).max()
+    }
+
+    pub fn forecasts_to_compare(&self, window: &str, ended_after: u32, ended_by: u32) -> Vec<ForecastTotalRow> {
+        let sets = self.lock();
+        let compared: BTreeSet<(&str, u32)> =
+            sets.accuracy.iter().filter(|row| row.window == window).map(|row| (&*row.queue, row.starts_at)).collect();
+        let is_due = |row: &&ForecastTotalRow| {
+            let end = row.starts_at + row.steps * row.bucket_seconds;
+            row.window == window
+                && (ended_after + 1..=ended_by).contains(&end)
+                && !compared.contains(&(&*row.queue, row.starts_at))
+        };
+        let mut due: Vec<ForecastTotalRow> = sets.totals.iter().filter(is_due).cloned().collect();
+        due.sort_by(|a, b| (a.starts_at, &a.queue).cmp(&(b.starts_at, &b.queue)));
+        due
+    }
+
+    pub fn forecast_steps(&self, window: &str, starts_at: u32) -> Vec<ForecastRow> {
+        let sets = self.lock();
+        let belongs = |row: &&ForecastRow| row.window == window && row.starts_at == starts_at;
+        let mut steps: Vec<ForecastRow> = sets.forecasts.iter().filter(belongs).cloned().collect();
+        steps.sort_by(|a, b| (&a.queue, a.at).cmp(&(&b.queue, b.at)));
+        steps
+    }
+
+    pub fn insert_accuracy(&self, rows: &[AccuracyRow]) {
+        append(&mut self.lock().accuracy, rows);
+    }
+
+    pub fn insert_anomalies(&self, rows: &[AnomalyRow]) {
+        append(&mut self.lock().anomalies, rows);
+    }
+
+    pub fn last_anomalies(&self, window: &str) -> Vec<(String, u32)> {
+        let mut last: BTreeMap<String, u32> = BTreeMap::new();
+        for row in self.lock().anomalies.iter().filter(|row| row.window == window) {
+            let at = last.entry(row.queue.clone()).or_default();
+            *at = row.at.max(*at);
+        }
+        last.into_iter().collect()
+    }
+}
+
+impl Sets {
+    fn insert(&mut self, row: &EventRow<'_>) {
+        let key = SetKey {
+            kind: row.kind,
+            priority: row.priority,
+            source_partition: row.source_partition,
+            queue: self.name(row.queue),
+            category: self.name(row.category),
+            source_topic: self.name(row.source_topic),
+        };
+        let by_key = self.by_minute.entry(row.minute()).or_default();
+        let before = by_key.len();
+        by_key.entry(key).or_default().insert(row.source_offset);
+        self.count += by_key.len() - before;
+    }
+
+    /// Names repeat in every set; each is kept once.
+    fn name(&mut self, text: &str) -> Arc<str> {
+        match self.names.get(text) {
+            Some(name) => Arc::clone(name),
+            None => {
+                let name: Arc<str> = Arc::from(text);
+                self.names.insert(Arc::clone(&name));
+                name
+            }
+        }
+    }
+}
+
+fn append<T: Clone>(kept: &mut VecDeque<T>, rows: &[T]) {
+    kept.extend(rows.iter().cloned());
+    let surplus = kept.len().saturating_sub(MOST_ROWS);
+    kept.drain(..surplus);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(queue: &'static str, minute: i64, partition: i32, offset: u64) -> EventRow<'static> {
+        EventRow {
+            source_topic: "logs",
+            source_partition: partition,
+            source_offset: offset,
+            event_id: uuid::Uuid::nil(),
+            kind: 2,
+            ticket_id: "",
+            origin: "",
+            occurred_at: minute * 60_000 + 59_999,
+            decided_at: 0,
+            queue,
+            category: "",
+            priority: 1,
+            confidence: 1.0,
+            routing: 1,
+            decided_by: "fast",
+            alternatives: Vec::new(),
+            tags: &[],
+            urls: &[],
+            ips: &[],
+            domains: &[],
+            emails: &[],
+            cves: &[],
+            hashes: &[],
+            model: "",
+            template_id: "",
+            text: "",
+        }
+    }
+
+    fn volumes(store: &MemoryStore, bucket: i64) -> Vec<(String, i64, u64)> {
+        let mut volumes = store.volumes(VolumeQuery { from: 0, to: 1_000_000, bucket });
+        volumes.sort();
+        volumes.into_iter().map(|volume| (volume.queue, volume.at, volume.events)).collect()
+    }
+
+    #[test]
+    fn repeats_change_nothing_and_the_same_offset_elsewhere_counts() {
+        let store = MemoryStore::new(1000);
+        let rows = [row("a", 1, 0, 7), row("a", 1, 1, 7), row("b", 2, 0, 8), row("a", 61, 0, 9)];
+        for _ in 0..3 {
+            store.insert_events(&rows);
+        }
+        let hour = |queue: &str, at, events| (queue.to_owned(), at, events);
+        assert_eq!(
+            volumes(&store, 3600),
+            [hour("*", 0, 3), hour("*", 3600, 1), hour("a", 0, 2), hour("a", 3600, 1), hour("b", 0, 1)]
+        );
+        assert_eq!(volumes(&store, 60).len(), 6);
+    }
+
+    #[test]
+    fn an_event_that_was_decided_twice_counts_once_in_the_total() {
+        let store = MemoryStore::new(1000);
+        store.insert_events(&[row("a", 1, 0, 7), row("b", 1, 0, 7)]);
+        assert_eq!(volumes(&store, 60), [("*".into(), 60, 1), ("a".into(), 60, 1), ("b".into(), 60, 1)]);
+    }
+
+    #[test]
+    fn the_oldest_minutes_make_room() {
+        let store = MemoryStore::new(3);
+        for minute in 0..5 {
+            store.insert_events(&[row("a", minute, 0, 1)]);
+        }
+        let kept: Vec<i64> =
+            volumes(&store, 60).iter().filter(|(queue, ..)| queue == "a").map(|(_, at, _)| *at).collect();
+        assert_eq!(kept, [120, 180, 240]);
+    }
+}

@@ -1,0 +1,152 @@
+//! `VolumeStore`: where events, volumes and forecasts are kept. ClickHouse in production; memory for the demo, for tests
+//! and for a look without a server. Both hold the same sets of offsets and give the same answers.
+
+use std::sync::Arc;
+
+use crate::config::{Config, StoreKind};
+
+use super::clickhouse::{ClickHouseStore, StoreError};
+use super::memory::MemoryStore;
+use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
+
+/// The name that stands for all queues together.
+pub const TOTAL: &str = "*";
+
+/// Which volumes are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeQuery {
+    /// First second that counts, since 1970-01-01 UTC; a multiple of `bucket`.
+    pub from: i64,
+    /// First second that no longer counts.
+    pub to: i64,
+    /// Seconds in a bucket, a multiple of 60.
+    pub bucket: i64,
+}
+
+/// The volume of one queue, or of `TOTAL`, in one bucket. Buckets without events are left out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Volume {
+    pub queue: String,
+    /// Start of the bucket in seconds since 1970-01-01 UTC.
+    pub at: i64,
+    pub events: u64,
+}
+
+/// Where volumes are kept; cloning shares it.
+#[derive(Debug, Clone)]
+pub enum VolumeStore {
+    ClickHouse(Arc<ClickHouseStore>),
+    Memory(Arc<MemoryStore>),
+}
+
+impl VolumeStore {
+    /// The store that the configuration names. Nothing is connected yet.
+    pub fn new(config: &Config) -> Self {
+        match config.volumes.store {
+            StoreKind::ClickHouse => VolumeStore::ClickHouse(Arc::new(ClickHouseStore::new(&config.clickhouse))),
+            StoreKind::Memory => VolumeStore::Memory(Arc::new(MemoryStore::new(config.volumes.memory_sets))),
+        }
+    }
+
+    /// Creates or updates the tables.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.migrate().await,
+            VolumeStore::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Adds events to their volumes, all or (after an error) an unknown part of them; adding them again does no harm.
+    pub async fn insert_events(&self, rows: &[EventRow<'_>]) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.insert_events(rows).await,
+            VolumeStore::Memory(store) => {
+                store.insert_events(rows);
+                Ok(())
+            }
+        }
+    }
+
+    /// Volumes by queue, and of all queues together, in order of queue and time. An event counts in each queue that it
+    /// was decided for, and once in the total.
+    pub async fn volumes(&self, query: VolumeQuery) -> Result<Vec<Volume>, StoreError> {
+        let mut volumes = match self {
+            VolumeStore::ClickHouse(store) => store.volumes(query).await?,
+            VolumeStore::Memory(store) => store.volumes(query),
+        };
+        volumes.sort_unstable();
+        Ok(volumes)
+    }
+
+    pub async fn insert_forecasts(&self, totals: &[ForecastTotalRow], steps: &[ForecastRow]) -> Result<(), StoreError> {
+        match self {
+            // The totals come last: a forecast whose total is there is complete.
+            VolumeStore::ClickHouse(store) => {
+                store.insert("forecasts", steps).await?;
+                store.insert("forecast_totals", totals).await
+            }
+            VolumeStore::Memory(store) => {
+                store.insert_forecasts(totals, steps);
+                Ok(())
+            }
+        }
+    }
+
+    /// When the newest forecast of a window starts, in seconds since 1970-01-01 UTC.
+    pub async fn newest_forecast(&self, window: &str) -> Result<Option<u32>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.newest_forecast(window).await,
+            VolumeStore::Memory(store) => Ok(store.newest_forecast(window)),
+        }
+    }
+
+    /// Forecasts of a window whose horizon ended at or before `ended_by` and after `ended_after`, and that have not been
+    /// compared with what came true.
+    pub async fn forecasts_to_compare(
+        &self,
+        window: &str,
+        ended_after: u32,
+        ended_by: u32,
+    ) -> Result<Vec<ForecastTotalRow>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.forecasts_to_compare(window, ended_after, ended_by).await,
+            VolumeStore::Memory(store) => Ok(store.forecasts_to_compare(window, ended_after, ended_by)),
+        }
+    }
+
+    /// The steps of the forecasts of a window that start at `starts_at`, by queue and time.
+    pub async fn forecast_steps(&self, window: &str, starts_at: u32) -> Result<Vec<ForecastRow>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.forecast_steps(window, starts_at).await,
+            VolumeStore::Memory(store) => Ok(store.forecast_steps(window, starts_at)),
+        }
+    }
+
+    pub async fn insert_accuracy(&self, rows: &[AccuracyRow]) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.insert("forecast_accuracy", rows).await,
+            VolumeStore::Memory(store) => {
+                store.insert_accuracy(rows);
+                Ok(())
+            }
+        }
+    }
+
+    pub async fn insert_anomalies(&self, rows: &[AnomalyRow]) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.insert("anomalies", rows).await,
+            VolumeStore::Memory(store) => {
+                store.insert_anomalies(rows);
+                Ok(())
+            }
+        }
+    }
+
+    /// When the last anomaly of each queue of a window was, in seconds since 1970-01-01 UTC.
+    pub async fn last_anomalies(&self, window: &str) -> Result<Vec<(String, u32)>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.last_anomalies(window).await,
+            VolumeStore::Memory(store) => Ok(store.last_anomalies(window)),
+        }
+    }
+}
