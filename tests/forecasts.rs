@@ -11,7 +11,7 @@ use crate::outcomes::{schema, valid};
 use crate::peers::broker::Broker;
 use crate::peers::clickhouse::ClickHouse;
 use crate::peers::client::{Isolation, Read};
-use crate::peers::daemon::Daemon;
+use crate::peers::daemon::{Daemon, triaged};
 use crate::peers::wait_until;
 use crate::setup::Setup;
 use crate::volumes::event;
@@ -161,4 +161,63 @@ fn what_came_true_is_compared_and_what_is_out_of_the_ordinary_is_announced() {
     let hour = |at: i64| 3 + at / 3600 % 24;
     assert_eq!(soc, format!("0\t{}\t1", hour(start) + hour(start + 3600)));
     assert!(daemon.stop(PATIENCE).success());
+}
+
+/// A weekly rhythm in a CSV file, with times.
+fn csv(folder: &std::path::Path) -> String {
+    let path = folder.join("volumes.csv");
+    let day = |number: usize| triaged::record::rfc3339(1_767_225_600_000 + number as i64 * 86_400_000);
+    let rows: String = (0..84).map(|number| format!("{},{}\n", day(number), 50 + 10 * (number % 7))).collect();
+    std::fs::write(&path, format!("timestamp,value\n{rows}")).expect("the file can be written");
+    path.to_str().expect("a plain path").to_owned()
+}
+
+#[track_caller]
+fn forecast(arguments: &[&str]) -> String {
+    let output = triaged(&[&["forecast"], arguments].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn a_file_is_forecast_in_every_format() {
+    let folder = tempfile::tempdir().expect("the system has a temporary folder");
+    let input = csv(folder.path());
+    let of_week = ["--input", &input, "--horizon", "14", "--season", "7"];
+    let line: Value = serde_json::from_str(&forecast(&[&of_week[..], &["--json"]].concat())).expect("one JSON line");
+    let points = line["points"].as_array().expect("points");
+    assert_eq!((points.len(), points[0]["at"].as_str()), (14, Some("2026-03-26T00:00:00.000Z")));
+    for (step, point) in points.iter().enumerate() {
+        let (mean, truth) = (point["mean"].as_f64().expect("a mean"), (50 + 10 * (step % 7)) as f64);
+        assert!((mean - truth).abs() < 1.0, "step {step}: {mean} for {truth}");
+    }
+    let table = forecast(&[&of_week[..], &["--format", "csv"]].concat());
+    assert_eq!(table.lines().count(), 15);
+    assert!(table.starts_with("id,step,at,mean,lower80,upper80,lower95,upper95,method\nseries,1,2026-03-26T00:00:00.000Z,"));
+    let picture = folder.path().join("forecast.svg");
+    let picture = picture.to_str().expect("a plain path");
+    forecast(&[&of_week[..], &["--format", "svg", "--output", picture]].concat());
+    assert!(std::fs::read_to_string(picture).expect("it was written").ends_with("</svg>\n"));
+    let report: Value =
+        serde_json::from_str(&forecast(&[&of_week[..], &["--backtest", "--json"]].concat())).expect("a report");
+    assert!(report["chosen"]["owa"].as_f64().expect("a number") < 0.2, "{report}");
+}
+
+#[test]
+fn a_file_that_holds_no_series_says_where_and_why() {
+    let folder = tempfile::tempdir().expect("the system has a temporary folder");
+    let path = folder.path().join("wrong");
+    for (extension, text, why) in [
+        ("jsonl", "{\"values\":[1,2]}\n{\"values\":[1,-2]}\n", "line 2: value 2 is -2"),
+        ("jsonl", "{\"values\":[1]\n", "line 1 is no series"),
+        ("csv", "value\n1\nmany\n", "line 3: \"many\" in value is no number"),
+        ("csv", "count\n1\n", "there is no column \"value\"; there are: count"),
+        ("csv", "timestamp,value\n2026-01-02,1\n2026-01-01,1\n", "rows 1 and 2 are not in order"),
+    ] {
+        let path = path.with_extension(extension);
+        std::fs::write(&path, text).expect("the file can be written");
+        let output = triaged(&["forecast", "--input", path.to_str().expect("a plain path")]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(why), "{text:?} gives {error}");
+    }
 }
