@@ -181,7 +181,7 @@ fn labelled_csv() -> String {
         let team = if row == 20 { "identity" } else { team };
         rows += &format!("{team},\"{text}\",row-{row}\n");
     }
-    rows + "identity,user 59 failed to log in from gamma,again\n"
+    rows + "identity,user 59 failed to log in from delta,again\n"
 }
 
 #[test]
