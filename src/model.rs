@@ -15,7 +15,6 @@ mod tables;
 pub mod train;
 pub mod validation;
 
-pub use explain::Reason;
 pub use fast::{FastModel, Prediction, Scratch};
 pub use features::{FeatureSettings, MAX_TEXT_BYTES};
 pub use package::{

@@ -260,6 +260,16 @@ pub struct Alternative<'a> {
     pub probability: f32,
 }
 
+/// A feature of the text that spoke for the decided label, or against it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reason<'a> {
+    /// `word disk`, `pair disk full`, `letters isk`, `signal urls>=2`.
+    #[serde(borrow)]
+    pub feature: Cow<'a, str>,
+    /// What it added to the label's score, before calibration.
+    pub weight: f32,
+}
+
 /// Indicators of compromise found in the text, each normalised (defanged forms are re-fanged), sorted, unique.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Indicators {
@@ -313,6 +323,9 @@ pub struct QueueEvent<'a> {
     pub decided_by: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Alternative<'a>>,
+    /// Why the fast model decided as it did, strongest first; only when the configuration asks for it.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Reason<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Indicators::is_empty")]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::decode::Reject;
 use crate::record::{
-    Alternative, Escalation, Indicators, Kind, Priority, QueueEvent, Routing, SourcePosition, rfc3339,
+    Alternative, Escalation, Indicators, Kind, Priority, QueueEvent, Reason, Routing, SourcePosition, rfc3339,
 };
 use crate::stream::dead_letter_header;
 
@@ -70,6 +70,7 @@ fn whole_event() -> QueueEvent<'static> {
         routing: Routing::HumanVerify,
         decided_by: "rule:ioc-list".into(),
         alternatives: vec![Alternative { label: "Trash".into(), probability: 0.2 }],
+        reasons: vec![Reason { feature: "pair indicators of".into(), weight: 0.31 }],
         tags: vec!["ioc".into()],
         indicators: Indicators {
             urls: vec!["https://a.example/".to_owned()],
@@ -162,6 +163,8 @@ fn broken_values_do_not_conform() {
         ("/routing", json!("auto")),
         ("/decided_by", json!("rule:")),
         ("/alternatives/0/probability", Value::Null),
+        ("/reasons/0/weight", Value::Null),
+        ("/reasons/0/feature", json!("")),
         ("/indicators/ips", json!([])),
         ("/template_id", json!("12")),
         ("/text", Value::Null),
@@ -240,6 +243,7 @@ proptest! {
             routing,
             decided_by: decided_by.into(),
             alternatives: Vec::new(),
+            reasons: Vec::new(),
             tags: Vec::new(),
             indicators: Indicators::default(),
             model: None,

@@ -51,7 +51,7 @@ fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
 #[test]
 fn every_command_explains_itself() {
     let mut found = String::new();
-    for command in ["", "run", "demo", "check", "classify", "generate", "replay", "train"] {
+    for command in ["", "run", "demo", "check", "classify", "generate", "replay", "train", "evaluate"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|part| !part.is_empty()).collect();
         let output = output(&arguments, "");
         assert!(output.status.success(), "{}", text(&output.stderr));
@@ -167,4 +167,83 @@ fn a_reader_that_has_enough_is_no_failure() {
 fn the_version_tells_what_a_bug_report_needs() {
     let found = text(&output(&["--version"], "").stdout);
     assert!(found.starts_with(concat!("triaged ", env!("CARGO_PKG_VERSION"), "\ncommit: ")), "{found}");
+}
+
+/// Lines of two teams as CSV, with columns of unusual names; one label is wrong, one row occurs twice.
+fn labelled_csv() -> String {
+    let mut rows = "team,msg,nr\n".to_owned();
+    let hosts = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa"];
+    for row in 0..60 {
+        let (team, text) = match row % 2 {
+            0 => ("storage", format!("disk {row} of {} is nearly full", hosts[row % 7])),
+            _ => ("identity", format!("user {row} failed to log in from {}", hosts[row % 7])),
+        };
+        let team = if row == 20 { "identity" } else { team };
+        rows += &format!("{team},\"{text}\",row-{row}\n");
+    }
+    rows + "identity,user 59 failed to log in from delta,again\n"
+}
+
+#[test]
+fn a_model_is_trained_from_csv_evaluated_and_compared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).to_str().expect("a readable path").to_owned();
+    let data = file(&folder, "lines.csv", &labelled_csv());
+    let data = data.to_str().expect("a readable path");
+    let columns = ["--text-field", "msg", "--label-field", "team", "--id-field", "nr"];
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = output(arguments, "");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("the result is JSON")
+    };
+    let train = |out: &str, seed: &str| {
+        let fixed =
+            ["train", "--json", "--kind", "log", "--data", data, "--held-out", data, "--target-precision", "0.9"];
+        json(&[&fixed[..], &columns[..], &["--time-budget", "0", "--out", out, "--name", "m", "--seed", seed]].concat())
+    };
+    let (first, second) = (place("first"), place("second"));
+    let trained = train(&first, "1");
+    assert_eq!(trained["duplicates"], 1);
+    assert_eq!(trained["leakage"]["same_text"].as_array().expect("a list").len(), 61);
+    assert_eq!(trained["suspects"][0]["id"], "row-20", "{}", trained["suspects"]);
+    assert!(trained["manifest"]["thresholds"]["auto_route"].is_number());
+    let command = trained["manifest"]["reproduce"]["command"].as_str().expect("text");
+    assert!(command.contains("--text-field msg") && command.contains("--seed 1"), "{command}");
+    train(&second, "2");
+
+    let predictions = place("predictions.jsonl");
+    let evaluate = ["evaluate", "--json", "--model", &first, "--data", data, "--predictions", &predictions];
+    let report = json(&[&evaluate[..], &columns[..]].concat());
+    assert!(report["accuracy"].as_f64().expect("a number") > 0.9, "{report}");
+    for key in ["macro_f1", "ece", "per_class", "confusion", "risk_coverage"] {
+        assert!(!report[key].is_null(), "{key}");
+    }
+    let predictions = std::fs::read_to_string(predictions).expect("it was written");
+    let row: serde_json::Value = serde_json::from_str(predictions.lines().next().expect("a row")).expect("JSON");
+    assert_eq!((&row["id"], &row["label"], &row["predicted"]), (&"row-0".into(), &"storage".into(), &"storage".into()));
+    let compared =
+        json(&[&["evaluate", "--json", "--data", data, "--compare", &first, &second], &columns[..]].concat());
+    assert!(compared["mcnemar"]["p_value"].as_f64().expect("a number") > 0.05, "{compared}");
+}
+
+#[test]
+fn an_interrupted_training_leaves_the_package_that_was_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = file(&folder, "lines.csv", &labelled_csv());
+    let out = folder.path().join("model");
+    let path = |path: &Path| path.to_str().expect("a readable path").to_owned();
+    let (data, model) = (path(&data), path(&out));
+    let arguments =
+        ["train", "--kind", "log", "--data", &data, "--out", &model, "--text-field", "msg", "--label-field", "team"];
+    assert!(output(&[&arguments[..], &["--time-budget", "0"]].concat(), "").status.success());
+    let files = || {
+        let read = |name: &str| std::fs::read(out.join(name)).expect("it is there");
+        (read("manifest.json"), read("weights.safetensors"))
+    };
+    let before = files();
+    let mut child = triaged(&[&arguments[..], &["--seed", "7"]].concat()).spawn().expect("the program starts");
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
+    assert!(files() == before);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 2, "nothing is left beside the package");
 }

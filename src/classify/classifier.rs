@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::model::{FastModel, PackageError};
-use crate::record::{DecidedBy, Kind, Record};
+use crate::record::{DecidedBy, Kind, Reason, Record};
 use crate::rules::{self, Prefilter, RuleFault, RuleSet};
 
 use super::cache::TemplateCache;
@@ -150,6 +150,20 @@ impl Classifier {
     pub fn classify<'c>(&'c self, record: &Record<'_>, scratch: &mut Scratch) -> Verdict<'c> {
         let rule = self.apply_rules(record, scratch);
         self.decide(record, rule, scratch)
+    }
+
+    /// The `limit` features that moved the decided label's score most, when a model decided. Takes as long as many
+    /// decisions.
+    pub fn explain(&self, record: &Record<'_>, verdict: &Verdict<'_>, limit: usize) -> Vec<Reason<'static>> {
+        let asked = limit > 0 && matches!(verdict.decided_by, DecidedBy::Fast | DecidedBy::Cache);
+        let model = self.models.of(record.kind()).filter(|_| asked);
+        let label = |model: &FastModel| model.labels().binary_search_by(|label| Some(&**label).cmp(&verdict.category));
+        let Some((model, label)) = model.and_then(|model| Some((model, label(model).ok()?))) else {
+            return Vec::new();
+        };
+        let mut reasons = model.explain(record, label, limit);
+        reasons.iter_mut().for_each(|reason| reason.weight = rounded(reason.weight));
+        reasons
     }
 
     /// A hit, and for some of them another look at what was cached.

@@ -91,6 +91,7 @@ pub(super) fn queue_event<'a>(
             .iter()
             .map(|&(label, probability)| Alternative { label: Cow::Borrowed(label), probability })
             .collect(),
+        reasons: Vec::new(),
         tags: verdict.tags.iter().copied().map(Cow::Borrowed).collect(),
         indicators,
         model: verdict.model.map(Cow::Borrowed),

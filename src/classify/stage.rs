@@ -36,6 +36,8 @@ pub struct Destinations {
     by_queue: HashMap<String, TopicId>,
     include_text: IncludeText,
     indicators: bool,
+    /// Reasons that an event lists.
+    explain: usize,
 }
 
 impl Destinations {
@@ -51,6 +53,7 @@ impl Destinations {
             by_queue,
             include_text: output.include_text,
             indicators: output.indicators,
+            explain: output.explain,
             topics,
         }
     }
@@ -361,7 +364,9 @@ impl Worker {
         };
         let occurred_at = self.clock.format(record.occurred_at());
         let include_text = self.destinations.include_text;
-        let event = event::queue_event(input.position(), record, verdict, found, occurred_at, decided_at, include_text);
+        let mut event =
+            event::queue_event(input.position(), record, verdict, found, occurred_at, decided_at, include_text);
+        event.reasons = self.classifier.explain(record, verdict, self.destinations.explain);
         let key = record.ticket_id().map(str::as_bytes).or(input.key());
         let (outcome, written) = match (verdict.action, self.destinations.escalations) {
             (Action::Escalate(reason), Some(topic)) => {

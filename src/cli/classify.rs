@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::classify::{Action, Classifier, Scratch, Verdict};
 use crate::config::{Config, DecodeSettings, Format as RecordFormat};
 use crate::decode::{Decoder, Reject};
-use crate::record::{Alternative, Indicators, Kind, Priority, Record, Routing};
+use crate::record::{Alternative, Indicators, Kind, Priority, Reason, Record, Routing};
 use crate::rules::indicators;
 
 use super::rows::{self, Layout, Row, Rows};
@@ -23,6 +23,8 @@ const SLICE_RECORDS: usize = 4096;
 const SLICE_BYTES: usize = 16 << 20;
 /// Records that one thread takes at a time.
 const CHUNK: usize = 64;
+/// Reasons that `--explain` lists when it names no number.
+const REASONS: &str = "5";
 /// Characters of the text that a table shows.
 const SHOWN_TEXT: usize = 60;
 
@@ -34,6 +36,7 @@ const SHOWN_TEXT: usize = 60;
 #[command(after_long_help = "Examples:\n  \
                              triaged classify --kind log app.log\n  \
                              triaged classify --kind ticket tickets.csv --format csv > routed.csv\n  \
+                             triaged classify --kind log --explain=8 --format table app.log\n  \
                              triaged generate --count 100 --tickets 0 | triaged classify --kind log --json | jq .queue")]
 pub(super) struct Arguments {
     /// Files; none or `-` reads the standard input
@@ -55,6 +58,10 @@ pub(super) struct Arguments {
     /// How results are written; without it a table on a terminal and JSON lines elsewhere
     #[arg(long, value_enum, conflicts_with = "json")]
     format: Option<Format>,
+
+    /// Name the words, pairs of words, letters and signals that moved the model most, with their weights
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, require_equals = true, default_missing_value = REASONS)]
+    explain: Option<usize>,
 }
 
 /// The result for one record that could be read.
@@ -76,6 +83,8 @@ struct Decision<'a> {
     action: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     alternatives: Vec<Alternative<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<Reason<'static>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tags: Vec<&'a str>,
     #[serde(skip_serializing_if = "Indicators::is_empty")]
@@ -115,7 +124,13 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         (false, None) if io::stdout().is_terminal() => Format::Table,
         (false, None) => Format::Jsonl,
     };
+    if arguments.explain.is_some() && format == Format::Csv {
+        return Err(
+            UsageError("--explain needs --format table or jsonl; a CSV row has no room for reasons".into()).into()
+        );
+    }
     let session = Session {
+        explain: arguments.explain.unwrap_or(config.output.explain),
         classifier: Classifier::load(&config)?,
         decoder: Decoder::new(&settings),
         indicators: config.output.indicators,
@@ -156,6 +171,7 @@ struct Session {
     classifier: Classifier,
     decoder: Decoder,
     indicators: bool,
+    explain: usize,
 }
 
 impl Session {
@@ -201,8 +217,9 @@ impl Session {
             |reject: Reject| Unreadable { file, line: row.line, reason: reject.reason(), error: reject.to_string() };
         let record = self.decoder.decode(&row.value, now).map_err(unreadable)?;
         let verdict = self.classifier.classify(&record, scratch);
+        let reasons = self.classifier.explain(&record, &verdict, self.explain);
         let indicators = if self.indicators { indicators::extract(record.text()) } else { Indicators::default() };
-        Ok(decision(file, row.line, record, verdict, indicators))
+        Ok(decision(file, row.line, record, verdict, indicators, reasons))
     }
 }
 
@@ -212,6 +229,7 @@ fn decision<'a>(
     record: Record<'a>,
     verdict: Verdict<'a>,
     indicators: Indicators,
+    reasons: Vec<Reason<'static>>,
 ) -> Decision<'a> {
     let alternatives = verdict.alternatives.into_iter();
     Decision {
@@ -233,6 +251,7 @@ fn decision<'a>(
         alternatives: alternatives
             .map(|(label, probability)| Alternative { label: label.into(), probability })
             .collect(),
+        reasons,
         tags: verdict.tags,
         indicators,
         model: verdict.model,
@@ -247,6 +266,14 @@ fn decision<'a>(
 fn shown(text: &str) -> String {
     let start = text.chars().take(SHOWN_TEXT);
     start.map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A feature on one line; the space that begins or ends the letters of a word is made visible.
+fn shown_feature(feature: &str) -> String {
+    match feature.strip_prefix("letters ") {
+        Some(letters) => format!("letters {}", shown(letters).replace(' ', "_")),
+        None => shown(feature),
+    }
 }
 
 /// Where results go, in the order of the input.
@@ -296,6 +323,14 @@ impl<W: Write> Sink<W> {
                     self.out,
                     "{line:>6}  {queue:<22} {priority:<8} {confidence:<5.2} {routing:<13} {decided_by:<24} {shown}"
                 )?;
+                if !one.reasons.is_empty() {
+                    let reasons: Vec<String> = one
+                        .reasons
+                        .iter()
+                        .map(|Reason { feature, weight }| format!("{} {weight:+.3}", shown_feature(feature)))
+                        .collect();
+                    writeln!(self.out, "{:>6}  because: {}", "", reasons.join(", "))?;
+                }
             }
             (Format::Table, Err(Unreadable { line, error, .. })) => {
                 writeln!(self.out, "{line:>6}  (unreadable: {error})")?;
@@ -345,30 +380,35 @@ mod tests {
     use crate::classify::Models;
     use crate::rules::RuleSet;
 
-    /// Rules alone decide, so that nothing depends on what a model has learned.
-    fn session(kind: Kind) -> Session {
-        let config = Config::from_toml("[model]\nticket = \"\"\nlog = \"\"").unwrap();
+    fn session(kind: Kind, models: Models) -> Session {
+        let config = Config::from_toml("").unwrap();
         let rule = "[[rule]]\nid = \"ssh\"\ndescription = \"x\"\nkind = \"any\"\nany = [\"failed password\"]\n\
                     queue = \"soc\"\npriority = \"high\"\n";
         let rules = RuleSet::parse(&[("test.toml".into(), rule.to_owned())]).unwrap();
         let input = config.inputs.iter().find(|input| input.decode.kind == kind).unwrap();
         let settings = DecodeSettings { format: RecordFormat::Auto, ..input.decode.clone() };
         Session {
-            classifier: Classifier::new(&config, rules, Models::default()),
+            classifier: Classifier::new(&config, rules, models),
             decoder: Decoder::new(&settings),
             indicators: true,
+            explain: 3,
         }
     }
 
-    fn classify(kind: Kind, text: &str, format: Format) -> (String, Totals) {
+    fn run_session(session: &Session, text: &str, format: Format) -> (String, Totals) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.txt");
         std::fs::write(&path, text).unwrap();
         let mut rows = Rows::open(&path, None, 1024).unwrap();
         let mut sink = Sink::new(format, Vec::new()).unwrap();
         let mut totals = Totals::default();
-        session(kind).classify_file(Path::new("records.txt"), &mut rows, &mut sink, &mut totals).unwrap();
+        session.classify_file(Path::new("records.txt"), &mut rows, &mut sink, &mut totals).unwrap();
         (String::from_utf8(sink.out).unwrap(), totals)
+    }
+
+    /// Rules alone decide, so that nothing depends on what a model has learned.
+    fn classify(kind: Kind, text: &str, format: Format) -> (String, Totals) {
+        run_session(&session(kind, Models::default()), text, format)
     }
 
     const LINES: &str = "Failed password for root from 10.1.2.3\n{\"nothing\": 1}\nhello\n";
@@ -392,6 +432,20 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert_eq!((&rows[0][4], &rows[0][6], &rows[1][4]), ("soc", "high", ""));
         assert!(rows[1][11].contains("holds text"), "{:?}", rows[1]);
+    }
+
+    #[test]
+    fn reasons_are_named_with_their_weights_where_the_model_decided() {
+        let text = "Failed password for root from 10.1.2.3\nMultiple login failures occurred on user 6454 account\n";
+        let session = session(Kind::Log, Models::load(&Config::from_toml("").unwrap()).unwrap());
+        let (json, _) = run_session(&session, text, Format::Jsonl);
+        let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines[0].get("reasons").is_none(), "a rule is its own reason: {json}");
+        let reasons = lines[1]["reasons"].as_array().unwrap();
+        let weights: Vec<f64> = reasons.iter().map(|reason| reason["weight"].as_f64().unwrap().abs()).collect();
+        assert!(weights.len() == 3 && weights.is_sorted_by(|a, b| a >= b), "{json}");
+        let (table, _) = run_session(&session, text, Format::Table);
+        assert_eq!(table.matches("because: ").count(), 1, "{table}");
     }
 
     #[test]

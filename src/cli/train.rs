@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::DeviceKind;
-use crate::model::dataset::{Columns, Dataset};
+use crate::model::dataset::{Columns, Dataset, Leakage};
 use crate::model::train::{DEFAULT_TIME_BUDGET, Progress, TrainSettings, Trained, train};
 use crate::record::Kind;
 
@@ -34,6 +34,10 @@ pub(super) struct Arguments {
     /// Labelled rows: a .csv file with a header, or JSON lines
     #[arg(long)]
     data: PathBuf,
+
+    /// Rows kept apart for testing, with the same columns: those that are among the training rows too are named
+    #[arg(long, value_name = "FILE")]
+    held_out: Option<PathBuf>,
 
     /// Folder of the package; a package that is there is replaced
     #[arg(long)]
@@ -108,6 +112,9 @@ impl ColumnArguments {
 
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
     let dataset = Dataset::read(&arguments.data, arguments.kind, &arguments.columns.columns())?;
+    let read_held_out = |path| Dataset::read(path, arguments.kind, &arguments.columns.columns());
+    let held_out = arguments.held_out.as_deref().map(read_held_out).transpose()?;
+    let leakage = held_out.map(|rows| dataset.leakage(&rows));
     let folder_name = || arguments.out.file_name().map(|name| name.to_string_lossy().into_owned());
     let settings = TrainSettings {
         kind: arguments.kind,
@@ -133,17 +140,23 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
             "duplicates": trained.duplicates,
             "conflicts": trained.conflicts,
             "rows_with_twins": trained.rows_with_twins,
+            "leakage": leakage,
             "suspects": trained.suspects,
             "report": trained.report,
             "seconds": trained.seconds,
         }));
     }
     let mut out = stdout().lock();
-    write_result(&mut out, &arguments, &trained)?;
+    write_result(&mut out, &arguments, &trained, leakage.as_ref())?;
     Ok(())
 }
 
-fn write_result(out: &mut impl Write, arguments: &Arguments, trained: &Trained) -> io::Result<()> {
+fn write_result(
+    out: &mut impl Write,
+    arguments: &Arguments,
+    trained: &Trained,
+    leakage: Option<&Leakage>,
+) -> io::Result<()> {
     let data = &trained.manifest().data;
     writeln!(out, "{} rows, {} duplicates dropped", data.rows, trained.duplicates)?;
     write_report(out, &trained.report)?;
@@ -164,6 +177,17 @@ fn write_result(out: &mut impl Write, arguments: &Arguments, trained: &Trained) 
             100.0 * share
         )?;
     }
+    if let Some(Leakage { same_text, same_shape }) = leakage {
+        writeln!(
+            out,
+            "\nheld-out rows that are training rows too: {} with the same text ({}), {} that differ only in numbers, case or \
+             punctuation ({})",
+            same_text.len(),
+            some(same_text),
+            same_shape.len(),
+            some(same_shape)
+        )?;
+    }
     if !trained.suspects.is_empty() {
         writeln!(
             out,
@@ -182,6 +206,9 @@ fn write_result(out: &mut impl Write, arguments: &Arguments, trained: &Trained) 
 }
 
 fn some(ids: &[String]) -> String {
+    if ids.is_empty() {
+        return "none".to_owned();
+    }
     let more = if ids.len() > SUSPECTS_SHOWN { ", ..." } else { "" };
     ids[..ids.len().min(SUSPECTS_SHOWN)].join(", ") + more
 }

@@ -270,6 +270,7 @@ fn read_output(section: &mut Section<'_>) -> OutputSettings {
             &[("never", IncludeText::Never), ("unsure", IncludeText::Unsure), ("always", IncludeText::Always)],
         ),
         alternatives: section.count("alternatives", 0..=100),
+        explain: section.count("explain", 0..=100),
         indicators: section.flag("indicators"),
         topics: section.map("topics", parse_topic),
         forecasts: section.parsed("forecasts", String::new(), parse_topic),

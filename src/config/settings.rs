@@ -172,6 +172,8 @@ pub struct OutputSettings {
     pub escalate: bool,
     pub include_text: IncludeText,
     pub alternatives: usize,
+    /// Reasons that an event lists; 0: none.
+    pub explain: usize,
     pub indicators: bool,
     /// Queue to topic; a queue that is not listed goes to `events`.
     pub topics: BTreeMap<String, String>,

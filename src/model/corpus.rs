@@ -22,6 +22,9 @@ const UNSEEN_SHARE: f32 = 0.5;
 /// Share of the training rows whose vector is shorter than the floor that they are brought up to.
 const SHORT_SHARE: f64 = 0.05;
 
+/// Bytes that a package's weights may take. What training rows hold beyond that is dropped, the rarest first.
+const MAX_WEIGHT_BYTES: usize = 7_500_000;
+
 /// Added to the mass of a feature in a class, so that absence is weak evidence.
 const SMOOTHING: f32 = 0.5;
 
@@ -159,12 +162,12 @@ impl Corpus {
                 }
             }
         }
+        keep_most(&mut scales, &frequency, MAX_WEIGHT_BYTES / feature_bytes(classes));
+        // The rarest kept features are the best guess for one that was not seen at all.
         let rare = |of_kind: fn(FeatureKind) -> bool| {
-            let is_rare = |feature: &usize| {
-                scales[*feature] > 0.0 && frequency[*feature] == weighing.min_rows && of_kind(self.kinds[*feature])
-            };
-            // The rarest kept features are the best guess for one that was not seen at all.
-            let weights = (0..scales.len()).filter(is_rare).map(|feature| scales[feature]);
+            let kept = || (0..scales.len()).filter(|&feature| scales[feature] > 0.0 && of_kind(self.kinds[feature]));
+            let rarest = kept().map(|feature| frequency[feature]).min();
+            let weights = kept().filter(|&feature| Some(frequency[feature]) == rarest).map(|feature| scales[feature]);
             UNSEEN_SHARE * quantile(weights.collect(), 0.5)
         };
         let mut lengths = Lengths {
@@ -180,7 +183,7 @@ impl Corpus {
         lengths.floor_chars = of_train(|row| row.char_square.sqrt());
         let rows = self.vectorize(&scales, &lengths, &measures, settings);
         let grasps =
-            measures.iter().map(|row| Grasp { coverage: row.coverage, length: row.word_square.sqrt() }).collect();
+            measures.iter().map(|row| Grasp { coverage: row.coverage, length: row.distinct_square.sqrt() }).collect();
         self.compact(scales, lengths, rows, grasps)
     }
 
@@ -252,14 +255,18 @@ impl Corpus {
             .map(|row| {
                 let mut measure = Measure::default();
                 let terms = self.terms.entries(row);
-                measure.word_square = terms.map(|(feature, value)| (value * scales[feature]).powi(2)).sum();
+                for (feature, value) in terms {
+                    measure.word_square += (value * scales[feature]).powi(2);
+                    measure.distinct_square += scales[feature].powi(2);
+                }
                 let (mut seen, mut all) = (0.0, 0.0);
                 for (word, value) in self.words.entries(row) {
-                    all += value;
+                    all += 1.0;
                     if scales[self.word_features[word] as usize] > 0.0 {
-                        seen += value;
+                        seen += 1.0;
                     } else {
                         measure.word_square += (value * lengths.unseen_word).powi(2);
+                        measure.distinct_square += lengths.unseen_word.powi(2);
                     }
                     measure.char_square += value * value * gram_squares[word];
                 }
@@ -306,10 +313,29 @@ impl Corpus {
     }
 }
 
+/// Bytes of a feature in a package: its hash, its scale, and an f16 for each class.
+fn feature_bytes(classes: usize) -> usize {
+    size_of::<u32>() + size_of::<f32>() + 2 * classes
+}
+
+/// Sets the scales of all but `most` features to 0; those in the most rows stay, and of equals those that weigh most.
+fn keep_most(scales: &mut [f32], frequency: &[u32], most: usize) {
+    let mut kept: Vec<usize> = (0..scales.len()).filter(|&feature| scales[feature] > 0.0).collect();
+    if kept.len() <= most {
+        return;
+    }
+    kept.sort_by(|&a, &b| frequency[b].cmp(&frequency[a]).then(scales[b].total_cmp(&scales[a])).then(a.cmp(&b)));
+    for &feature in &kept[most..] {
+        scales[feature] = 0.0;
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Measure {
     word_square: f32,
     char_square: f32,
+    /// As `word_square`, with every word and pair counted once.
+    distinct_square: f32,
     coverage: f32,
 }
 
@@ -444,5 +470,20 @@ impl Reader {
             chars,
             word_features: self.word_features.iter().map(|&id| rank[id as usize]).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rarest_features_go_when_a_package_would_grow_too_large() {
+        let mut scales = [1.0, 0.0, 2.0, 3.0, 1.5];
+        keep_most(&mut scales, &[5, 9, 2, 2, 2], 3);
+        assert_eq!(scales, [1.0, 0.0, 2.0, 3.0, 0.0]);
+        keep_most(&mut scales, &[5, 9, 2, 2, 2], 3);
+        assert_eq!(scales, [1.0, 0.0, 2.0, 3.0, 0.0]);
+        assert!(MAX_WEIGHT_BYTES / feature_bytes(77) > 40_000);
     }
 }

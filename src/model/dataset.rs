@@ -3,11 +3,12 @@
 //! Column names are given or guessed from those that ticket systems and log corpora use. A row that cannot be used is
 //! an error with its line, never a silent skip: a corpus that is read wrongly makes a model that is wrong.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -73,6 +74,16 @@ pub struct Distinct<'a> {
     pub conflicts: Vec<String>,
 }
 
+/// Rows of a held-out file that training has seen, or as good as: figures measured on them flatter.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct Leakage {
+    /// Ids of rows whose text is among the training rows, but for case and space.
+    pub same_text: Vec<String>,
+    /// Ids of further rows that differ from a training row only in case, punctuation, identifiers or numbers of more than
+    /// three digits.
+    pub same_shape: Vec<String>,
+}
+
 type Row = BTreeMap<String, String>;
 
 impl Dataset {
@@ -120,8 +131,7 @@ impl Dataset {
         let mut labels_of: HashMap<u128, Vec<&str>> = HashMap::new();
         let mut distinct = Distinct { examples: Vec::new(), duplicates: 0, conflicts: Vec::new() };
         for example in &self.examples {
-            let normal = example.record.text().split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
-            let labels = labels_of.entry(xxh3_128(normal.as_bytes())).or_default();
+            let labels = labels_of.entry(text_hash(&example.record)).or_default();
             if labels.contains(&example.label.as_str()) {
                 distinct.duplicates += 1;
                 continue;
@@ -133,6 +143,23 @@ impl Dataset {
             distinct.examples.push(example);
         }
         distinct
+    }
+
+    /// Which rows of `held_out` are among these rows.
+    pub fn leakage(&self, held_out: &Dataset) -> Leakage {
+        let seen = |hash: fn(&Record<'_>) -> u128| -> HashSet<u128> {
+            self.examples.iter().map(|example| hash(&example.record)).collect()
+        };
+        let (texts, shapes) = (seen(text_hash), seen(shape_hash));
+        let mut leakage = Leakage::default();
+        for Example { id, record, .. } in &held_out.examples {
+            if texts.contains(&text_hash(record)) {
+                leakage.same_text.push(id.clone());
+            } else if shapes.contains(&shape_hash(record)) {
+                leakage.same_shape.push(id.clone());
+            }
+        }
+        leakage
     }
 }
 
@@ -226,6 +253,11 @@ fn csv_rows(path: &Path, bytes: &[u8]) -> Result<Vec<(usize, Row)>, DatasetError
     Ok(rows)
 }
 
+/// A number that rows share whose texts differ only in case and space.
+fn text_hash(record: &Record<'_>) -> u128 {
+    xxh3_128(record.text().split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase().as_bytes())
+}
+
 /// A number that rows share which differ only in numbers, identifiers, case or punctuation.
 pub(crate) fn shape_hash(record: &Record<'_>) -> u128 {
     let mut hasher = Xxh3::new();
@@ -273,6 +305,18 @@ mod tests {
         let distinct = data.distinct();
         assert_eq!((distinct.duplicates, distinct.examples.len()), (1, 2));
         assert_eq!(distinct.conflicts, ["3"]);
+    }
+
+    #[test]
+    fn rows_of_a_held_out_file_that_training_saw_are_named() {
+        let rows = |texts: &[&str]| {
+            let lines: Vec<String> =
+                texts.iter().map(|text| format!("{{\"text\":\"{text}\",\"label\":\"a\"}}")).collect();
+            Dataset::read(file(".jsonl", &lines.join("\n")).path(), Kind::Log, &Columns::default()).expect("readable")
+        };
+        let training = rows(&["Disk full on sda1", "User 4373 logged in"]);
+        let leakage = training.leakage(&rows(&["mail is late", "disk  FULL on sda1", "user 99121 logged in!"]));
+        assert_eq!(leakage, Leakage { same_text: vec!["2".to_owned()], same_shape: vec!["3".to_owned()] });
     }
 
     #[test]

@@ -5,23 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::corpus::factor;
 use super::fast::FastModel;
 use super::features::{self, damped};
 use super::head::Head;
 use super::sparse::Sparse;
-use crate::record::{Kind, LogLine, Record, Ticket};
-
-/// A feature that spoke for or against a label.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Reason {
-    /// `word disk`, `pair disk full`, `letters isk`, `signal urls>=2`.
-    pub feature: String,
-    /// What it added to the label's score, before calibration.
-    pub weight: f32,
-}
+use crate::record::{Kind, LogLine, Reason, Record, Ticket};
 
 /// One feature of a record.
 struct Use {
@@ -34,11 +23,11 @@ struct Use {
 
 impl FastModel {
     /// The `limit` features that moved the score of `label` most, strongest first.
-    pub fn explain(&self, record: &Record<'_>, label: usize, limit: usize) -> Vec<Reason> {
-        let mut reasons: Vec<Reason> = self
+    pub fn explain(&self, record: &Record<'_>, label: usize, limit: usize) -> Vec<Reason<'static>> {
+        let mut reasons: Vec<Reason<'static>> = self
             .named_entries(record)
             .into_iter()
-            .map(|(name, row, value)| Reason { feature: name, weight: value * self.weight(row, label) })
+            .map(|(name, row, value)| Reason { feature: name.into(), weight: value * self.weight(row, label) })
             .collect();
         reasons.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()).then_with(|| a.feature.cmp(&b.feature)));
         reasons.truncate(limit);

@@ -174,7 +174,8 @@ impl FastModel {
             scores.resize(classes, 0.0);
         }
         let (mut word_square, mut char_square) = (0.0f32, 0.0f32);
-        let (mut seen, mut all) = (0.0f32, 0.0f32);
+        // Of words and pairs at their first occurrence: a text does not become familiar by repeating itself.
+        let (mut seen, mut all, mut distinct_square) = (0.0f32, 0.0f32, 0.0f32);
         let mut previous = None;
         features::for_each_word(record.text(), word, |word| {
             let hash = features::word_hash(word);
@@ -185,8 +186,11 @@ impl FastModel {
             add_scaled(char_scores, entry.char_scores, gain);
             word_square += square_gain * entry.numbers.word_square;
             char_square += square_gain * entry.numbers.char_square;
-            seen += gain * entry.numbers.known;
-            all += gain;
+            if count == 1 {
+                seen += entry.numbers.known;
+                all += 1.0;
+                distinct_square += entry.numbers.word_square;
+            }
             if settings.bigrams
                 && let Some(previous) = previous.replace(hash)
             {
@@ -196,6 +200,7 @@ impl FastModel {
                     let (gain, square_gain) = gains(count);
                     add_scaled(word_scores, self.row(row), gain);
                     word_square += square_gain * self.scales[row].powi(2);
+                    distinct_square += if count == 1 { self.scales[row].powi(2) } else { 0.0 };
                 }
             }
         });
@@ -204,6 +209,7 @@ impl FastModel {
                 if let Some(row) = self.rows.find(key) {
                     add_scaled(word_scores, self.row(row), 1.0);
                     word_square += self.scales[row].powi(2);
+                    distinct_square += self.scales[row].powi(2);
                 }
             });
         }
@@ -213,7 +219,7 @@ impl FastModel {
         probabilities.extend_from_slice(&self.bias);
         add_scaled(probabilities, word_scores, factor(word_share, word_square, lengths.floor_words));
         add_scaled(probabilities, char_scores, factor(char_share, char_square, lengths.floor_chars));
-        Grasp { coverage: if all > 0.0 { seen / all } else { 0.0 }, length: word_square.sqrt() }
+        Grasp { coverage: if all > 0.0 { seen / all } else { 0.0 }, length: distinct_square.sqrt() }
     }
 
     pub(super) fn find(&self, key: u32) -> Option<usize> {

@@ -123,10 +123,12 @@ impl Weights {
     }
 }
 
-/// Fits a head to `input`, whose rows have the classes `labels`, by L-BFGS over all rows from zero.
+/// Fits a head to `input`, whose rows have the classes `labels`, by L-BFGS over all rows. Weights start from zero, the bias from
+/// the best one for weights of zero: with dozens of classes, getting there would take many steps.
 pub(crate) fn fit(input: &Sparse, labels: &[u32], classes: usize, settings: &FitSettings, device: &Device) -> Weights {
     let objective = Objective::new(input, labels, classes, settings, device);
-    let head = Head::new(vec![0.0; input.width * classes], vec![0.0; classes], &objective.differentiable);
+    let bias = objective.start_bias(labels);
+    let head = Head::new(vec![0.0; input.width * classes], bias, &objective.differentiable);
     let mut optimizer = LBFGSConfig::new()
         .with_max_iter(MAX_ITERATIONS)
         .with_history_size(HISTORY)
@@ -144,6 +146,7 @@ struct Objective<'a> {
     transposed: Sparse,
     classes: usize,
     loss: Loss,
+    balance: f32,
     penalty: f32,
     /// Rows × classes: 1 at a row's class; elsewhere -1 for the hinge, 0 for the logistic loss.
     targets: Tensor<2>,
@@ -180,12 +183,30 @@ impl<'a> Objective<'a> {
             transposed: input.transpose(),
             classes,
             loss: settings.loss,
+            balance: settings.balance,
             penalty: 1.0 / (settings.cost * rows as f32),
             targets: tensor(targets),
             costs: tensor(costs),
             plain: device.clone(),
             differentiable,
         }
+    }
+
+    fn start_bias(&self, labels: &[u32]) -> Vec<f32> {
+        let rows = labels.len() as f32;
+        let mut counts = vec![0.0f32; self.classes];
+        for &label in labels {
+            counts[label as usize] += 1.0;
+        }
+        let present = counts.iter().filter(|&&count| count > 0.0).count().max(1) as f32;
+        let bias = |&count: &f32| {
+            let cost = if count > 0.0 { count * (rows / (present * count)).powf(self.balance) } else { 0.0 };
+            match self.loss {
+                Loss::SquaredHinge => (cost - (rows - count)) / (cost + (rows - count)).max(1.0),
+                Loss::Logistic => 0.0,
+            }
+        };
+        counts.iter().map(bias).collect()
     }
 
     fn mean_loss(&self, scores: Tensor<2>) -> Tensor<1> {

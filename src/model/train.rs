@@ -151,7 +151,7 @@ pub fn train(
     let outcomes = bench.outcomes(&trials);
     let method = format!("{}-fold cross-validation, seed {}", settings.folds, settings.seed);
     let report = Report::new(&outcomes, &bench.names, &method);
-    progress(Progress { done: of - 1, of, best: Some(bench.accuracy(chosen)) });
+    progress(Progress { done: of - 1, of, best: Some(chosen.accuracy) });
 
     let all: Vec<usize> = (0..bench.labels.len()).collect();
     let (vectors, weights) = bench.fit(&all, &recipe);
