@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::classify::{Classifier, ClassifyStage, Destinations};
-use crate::config::{Config, InputSettings, StreamSettings};
+use crate::config::{Config, InputSettings};
 use crate::decode::Decoder;
 use crate::forecast::Forecaster;
 use crate::metrics::Metrics;
@@ -157,7 +157,7 @@ impl App {
         let (store, metrics, runtime) = (self.store.clone(), self.metrics.clone(), Handle::current());
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {
-            if config.clickhouse.migrate && !migrate(&store, &config.stream, &runtime, &readiness, &shutdown) {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
                 return Ok(());
             }
             let stage = || TallyStage::new(store.clone(), &config, runtime.clone(), &metrics);
@@ -173,7 +173,7 @@ impl App {
         let forecaster = Forecaster::new(config.clone(), store.clone(), runtime.clone(), &self.metrics);
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {
-            if config.clickhouse.migrate && !migrate(&store, &config.stream, &runtime, &readiness, &shutdown) {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
                 return Ok(());
             }
             forecaster.run(&readiness, &shutdown)
@@ -192,23 +192,24 @@ fn load_classifier(config: &Config, metrics: &Metrics) -> anyhow::Result<Classif
     Ok(classifier)
 }
 
-/// Creates or updates the tables, as soon as the server lets us; false when shutdown came first.
-fn migrate(
+/// Waits until the tables are there, and creates or updates them if the configuration says so; false when shutdown came
+/// first.
+fn prepare(
     store: &VolumeStore,
-    pauses: &StreamSettings,
+    config: &Config,
     runtime: &Handle,
     readiness: &RoleReadiness,
     shutdown: &Shutdown,
 ) -> bool {
-    let mut pause = pauses.retry_backoff;
-    while let Err(error) = runtime.block_on(store.migrate()) {
+    let mut pause = config.stream.retry_backoff;
+    while let Err(error) = runtime.block_on(store.prepare(config.clickhouse.migrate)) {
         let error = format!("{:#}", anyhow::Error::from(error));
-        warn!(error, ?pause, "the tables cannot be migrated yet");
-        readiness.set_not_ready(format!("migrating the tables: {error}"));
+        warn!(error, ?pause, "the tables are not ready yet");
+        readiness.set_not_ready(format!("waiting for the tables: {error}"));
         if shutdown.wait_for(pause) {
             return false;
         }
-        pause = (pause * 2).min(pauses.retry_backoff_max);
+        pause = (pause * 2).min(config.stream.retry_backoff_max);
     }
     !shutdown.is_requested()
 }

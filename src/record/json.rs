@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::{Alternative, Escalation, Indicators, QueueEvent};
+use super::{Alternative, Escalation, Indicators, QueueEvent, Reason};
 
 /// Appends the JSON of an event.
 pub fn write_event(out: &mut Vec<u8>, event: &QueueEvent<'_>) {
@@ -38,6 +38,12 @@ pub fn write_event(out: &mut Vec<u8>, event: &QueueEvent<'_>) {
         field(out, b"{\"label\":", label);
         out.extend_from_slice(b",\"probability\":");
         value(out, probability);
+        out.push(b'}');
+    });
+    list(out, b",\"reasons\":", &event.reasons, |out, Reason { feature, weight }| {
+        field(out, b"{\"feature\":", feature);
+        out.extend_from_slice(b",\"weight\":");
+        value(out, weight);
         out.push(b'}');
     });
     list(out, b",\"tags\":", &event.tags, |out, tag| text(out, tag));
@@ -203,6 +209,7 @@ mod tests {
             (kind, priority, routing) in (0..2usize, 0..4usize, 0..3usize),
             confidence in 0f32..=1.0,
             alternatives in prop::collection::vec((any_text(), 0f32..=1.0), 0..3),
+            reasons in prop::collection::vec((any_text(), -1f32..=1.0), 0..3),
             tags in prop::collection::vec(any_text(), 0..3),
             indicators in any_indicators(),
             (model, template_id, text) in (prop::option::of(any_text()), prop::option::of(any_text()), prop::option::of(any_text())),
@@ -223,6 +230,7 @@ mod tests {
                 routing: Routing::ALL[routing],
                 decided_by,
                 alternatives: alternatives.into_iter().map(|(label, probability)| Alternative { label, probability }).collect(),
+                reasons: reasons.into_iter().map(|(feature, weight)| Reason { feature, weight }).collect(),
                 tags,
                 indicators,
                 model,

@@ -45,6 +45,8 @@ pub enum StoreError {
     TimedOut { operation: &'static str, timeout: Duration },
     #[error("clickhouse refuses every row of a batch, so it is not the rows; the first: {0}")]
     AllRefused(String),
+    #[error("{name} has not been applied to clickhouse; `triaged migrate` does it, or set clickhouse.migrate")]
+    NotMigrated { name: String },
     #[error(
         "{name} was applied with another content ({recorded}, here {here}); a migration that is out must not be changed"
     )]
@@ -56,7 +58,9 @@ impl StoreError {
         match self {
             StoreError::ClickHouse { failure, .. } => *failure,
             StoreError::TimedOut { .. } => Failure::Retry,
-            StoreError::AllRefused(_) | StoreError::ChangedMigration { .. } => Failure::Refused,
+            StoreError::AllRefused(_) | StoreError::NotMigrated { .. } | StoreError::ChangedMigration { .. } => {
+                Failure::Refused
+            }
         }
     }
 
@@ -338,6 +342,15 @@ impl ClickHouseStore {
             tables.push(self.engine_of(&table).await?);
         }
         migrations::pending(&self.schema, there, &recorded, &tables)
+    }
+
+    /// An error when a migration has not been applied.
+    pub(super) async fn check_migrated(&self) -> Result<(), StoreError> {
+        let pending = self.pending().await?;
+        match pending.iter().find(|pending| pending.migration().is_some()) {
+            Some(pending) => Err(StoreError::NotMigrated { name: pending.name().to_owned() }),
+            None => Ok(()),
+        }
     }
 
     async fn record(&self, migration: &Migration) -> Result<(), StoreError> {

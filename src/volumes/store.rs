@@ -48,10 +48,12 @@ impl VolumeStore {
         }
     }
 
-    /// Creates or updates the tables.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
+    /// Creates or updates the tables, or (without `migrate`) finds out whether somebody else has. Nothing may be inserted
+    /// before: rows that come before the materialized view would be missing in the volumes for ever.
+    pub async fn prepare(&self, migrate: bool) -> Result<(), StoreError> {
         match self {
-            VolumeStore::ClickHouse(store) => store.migrate().await,
+            VolumeStore::ClickHouse(store) if migrate => store.migrate().await,
+            VolumeStore::ClickHouse(store) => store.check_migrated().await,
             VolumeStore::Memory(_) => Ok(()),
         }
     }
