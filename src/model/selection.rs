@@ -50,13 +50,13 @@ const LOG_LOSS_WEIGHT: f64 = 0.1;
 
 /// Candidates that are tried whatever they take: costs of an error, and words that occur in few rows. A wrong choice of
 /// these is worse than a training that takes longer.
-const ALWAYS_TRIED: usize = 5;
+const ALWAYS_TRIED: usize = 4;
 
 /// If all folds can be afforded for this many candidates, comparing them on fewer is not worth its noise.
-const ENOUGH_TRIED: usize = 8;
+const ENOUGH_TRIED: usize = 6;
 
 /// Multiplications that count as one second of the time budget: what two cores of a small server do.
-const WORK_PER_SECOND: f64 = 3.0e9;
+const WORK_PER_SECOND: f64 = 1.8e9;
 
 /// A combination of settings that validation can choose.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,11 +69,13 @@ pub(super) struct Recipe {
 /// What to try instead in the recipe that is best so far, stage by stage, what matters most first.
 fn stages() -> Vec<Vec<fn(&mut Recipe)>> {
     vec![
-        vec![|_| {}, |recipe| recipe.fit.cost = 1.2, |recipe| recipe.fit.cost = 0.3, |recipe| recipe.fit.cost = 20.0],
-        vec![|recipe| recipe.weighing.min_rows = 2, |recipe| recipe.weighing.min_rows = 1],
+        vec![|_| {}, |recipe| recipe.fit.cost = 1.2, |recipe| recipe.fit.cost = 0.3],
+        vec![|recipe| recipe.weighing.min_rows = 2],
+        vec![|recipe| recipe.fit.cost = 20.0],
         vec![|recipe| recipe.weighing.ratio_power = 0.5, |recipe| recipe.weighing.ratio_power = 1.0, |recipe| {
             recipe.weighing.ratio_power = 0.0
         }],
+        vec![|recipe| recipe.weighing.min_rows = 1],
         vec![|recipe| recipe.fit.balance = 0.0],
         vec![|recipe| (recipe.features.char_min, recipe.features.char_max) = (0, 0)],
         vec![|recipe| recipe.features.signals = true],
