@@ -41,7 +41,7 @@ where
     let mut any_inserted = false;
     let mut any_of_the_row = false;
     let mut first_answer = String::new();
-    let mut open = vec![0..count];
+    let mut open: Vec<Range<usize>> = std::iter::once(0..count).collect();
     while let Some(range) = open.pop().filter(|range| !range.is_empty()) {
         match insert(range.clone()).await {
             Ok(()) => any_inserted = true,
