@@ -7,9 +7,10 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use crate::classify::{Classifier, ClassifyStage, Destinations};
+use crate::classify::{Classifier, ClassifyStage, Destinations, Models};
 use crate::config::{Config, InputSettings};
 use crate::decode::Decoder;
+use crate::escalate::{EscalateStage, Tiers};
 use crate::forecast::Forecaster;
 use crate::metrics::Metrics;
 use crate::ops::OpsServer;
@@ -24,16 +25,18 @@ use crate::volumes::VolumeStore;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Classify,
+    Escalate,
     Tally,
     Forecast,
 }
 
 impl Role {
-    pub const ALL: [Role; 3] = [Role::Classify, Role::Tally, Role::Forecast];
+    pub const ALL: [Role; 4] = [Role::Classify, Role::Escalate, Role::Tally, Role::Forecast];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Classify => "classify",
+            Role::Escalate => "escalate",
             Role::Tally => "tally",
             Role::Forecast => "forecast",
         }
@@ -60,6 +63,8 @@ pub struct App {
     supervisor: Supervisor,
     /// For the classify role alone.
     classifier: Option<Arc<Classifier>>,
+    /// For the escalate role alone.
+    tiers: Option<Arc<Tiers>>,
     store: VolumeStore,
 }
 
@@ -71,8 +76,13 @@ impl App {
             true => Some(Arc::new(load_classifier(&config, &metrics)?)),
             false => None,
         };
+        // Without escalations there is nothing to do, and the role stays out.
+        let tiers = match roles.contains(&Role::Escalate) && config.output.escalate {
+            true => Some(Arc::new(load_tiers(&config, classifier.as_deref())?)),
+            false => None,
+        };
         let store = VolumeStore::new(&config);
-        Ok(App { config, roles: roles.to_vec(), metrics, supervisor: Supervisor::new(), classifier, store })
+        Ok(App { config, roles: roles.to_vec(), metrics, supervisor: Supervisor::new(), classifier, tiers, store })
     }
 
     /// Where volumes and forecasts are kept.
@@ -98,6 +108,7 @@ impl App {
         for role in self.roles.clone() {
             match role {
                 Role::Classify => self.start_classify(&readiness)?,
+                Role::Escalate => self.start_escalate(&readiness)?,
                 Role::Tally => self.start_tally(&readiness)?,
                 Role::Forecast => self.start_forecast(&readiness)?,
             }
@@ -141,6 +152,26 @@ impl App {
         Ok(())
     }
 
+    fn start_escalate(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let Some(tiers) = self.tiers.clone() else { return Ok(()) };
+        let name = Role::Escalate.as_str();
+        let config = self.config.clone();
+        let (topics, events) = EscalateStage::topics(&config);
+        let role = RoleSpec {
+            name,
+            inputs: vec![(Arc::from(&*config.output.escalations), "escalation")],
+            outputs: topics,
+        };
+        let stream = config.escalate.stream_settings(&config.stream);
+        let (metrics, runtime) = (self.metrics.clone(), Handle::current());
+        let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread(name, move || {
+            let stage = || EscalateStage::new(Arc::clone(&tiers), &config, events.clone(), runtime.clone(), &metrics);
+            stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
+        })?;
+        Ok(())
+    }
+
     fn start_tally(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
         let name = Role::Tally.as_str();
         let config = self.config.clone();
@@ -180,6 +211,16 @@ impl App {
         })?;
         Ok(())
     }
+}
+
+/// The labels come from the fast models, which are loaded for that where the classify role runs elsewhere.
+fn load_tiers(config: &Config, classifier: Option<&Classifier>) -> anyhow::Result<Tiers> {
+    let models = match classifier {
+        Some(classifier) => classifier.models().clone(),
+        None => Models::load(config)?,
+    };
+    let labels = |kind| models.of(kind).map_or_else(Vec::new, |model| model.labels().to_vec());
+    Ok(Tiers::load(config, labels)?)
 }
 
 fn load_classifier(config: &Config, metrics: &Metrics) -> anyhow::Result<Classifier> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 mod checked;
 mod environment;
+mod escalate;
 mod fault;
 mod kafka;
 mod layers;

@@ -28,7 +28,11 @@ pub mod rules;
 
 pub mod model;
 
+pub mod route;
+
 pub mod classify;
+
+pub mod escalate;
 
 pub mod tally;
 

@@ -56,6 +56,8 @@ struct Families {
     forecast_coverage: GaugeVec,
     anomalies: IntCounterVec,
     forecast_leader: IntGauge,
+    llm_answers: IntCounterVec,
+    llm_tokens: IntCounterVec,
     build_info: IntGaugeVec,
     model_info: IntGaugeVec,
     role_ready: IntGaugeVec,
@@ -172,6 +174,12 @@ impl Metrics {
                         .namespace("triaged"),
                 ),
             ),
+            llm_answers: counter(
+                "llm_answers_total",
+                "Records that the LLM was asked about: answer, cached, or why there was no answer.",
+                &["result"],
+            ),
+            llm_tokens: counter("llm_tokens_total", "Tokens sent to the LLM and received.", &["direction"]),
             build_info: gauge("build_info", "The version that runs; always 1.", &["version"]),
             model_info: gauge("model_info", "The models in use; always 1.", &["kind", "id"]),
             role_ready: gauge("role_ready", "1 when the role is ready, else 0.", &["role"]),
@@ -263,6 +271,16 @@ impl Metrics {
 
     pub fn forecast_leader(&self) -> &IntGauge {
         &self.0.forecast_leader
+    }
+
+    /// `result`: answer, cached, or `NoAnswer::as_str`.
+    pub fn llm_answers(&self, result: &str) -> IntCounter {
+        self.0.llm_answers.with_label_values(&[result])
+    }
+
+    /// `direction`: input or output.
+    pub fn llm_tokens(&self, direction: &str) -> IntCounter {
+        self.0.llm_tokens.with_label_values(&[direction])
     }
 
     pub fn consumer_lag(&self, topic: &str, partition: i32) -> IntGauge {

@@ -209,6 +209,14 @@ impl Record<'_> {
         }
     }
 
+    /// The priority that the record itself states.
+    pub fn stated_priority(&self) -> Option<Priority> {
+        match self {
+            Record::Ticket(ticket) => ticket.priority,
+            Record::Log(_) => None,
+        }
+    }
+
     pub fn ticket_id(&self) -> Option<&str> {
         match self {
             Record::Ticket(ticket) => ticket.ticket_id.as_deref(),
@@ -258,6 +266,9 @@ pub struct Alternative<'a> {
     #[serde(borrow)]
     pub label: Cow<'a, str>,
     pub probability: f32,
+    /// The tier that said so, when it is not the one that decided: `cache`, `fast`, `encoder`, `llm`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<Cow<'a, str>>,
 }
 
 /// A feature of the text that spoke for the decided label, or against it.
@@ -354,6 +365,12 @@ pub struct Escalation<'a> {
     /// Bytes of the title at the start of the event's text; 0 without a title.
     #[serde(default)]
     pub title_len: usize,
+    /// The priority that a rule gave: it holds, whatever the category turns out to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_priority: Option<Priority>,
+    /// The priority that the record itself states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stated_priority: Option<Priority>,
     /// The event as it would stand if no further tier were asked; it always carries the text.
     #[serde(borrow)]
     pub event: QueueEvent<'a>,

@@ -69,7 +69,7 @@ fn whole_event() -> QueueEvent<'static> {
         confidence: 0.75,
         routing: Routing::HumanVerify,
         decided_by: "rule:ioc-list".into(),
-        alternatives: vec![Alternative { label: "Trash".into(), probability: 0.2 }],
+        alternatives: vec![Alternative { label: "Trash".into(), probability: 0.2, decided_by: Some("fast".into()) }],
         reasons: vec![Reason { feature: "pair indicators of".into(), weight: 0.31 }],
         tags: vec!["ioc".into()],
         indicators: Indicators {
@@ -92,6 +92,8 @@ fn whole_escalation() -> Escalation<'static> {
         email_address: Some("b@a.example".into()),
         level: Some("error".into()),
         title_len: 5,
+        rule_priority: Some(Priority::High),
+        stated_priority: Some(Priority::Low),
         event: whole_event(),
     }
 }

@@ -127,7 +127,13 @@ impl Classifier {
         let Some(model) = self.models.of(record.kind()) else {
             return self.decider.by_model(rule, None, None, record);
         };
-        let opinion = |answer, decided_by| Opinion { answer, labels: model.labels(), model: model.id(), decided_by };
+        let opinion = |answer, decided_by| Opinion {
+            answer,
+            labels: model.labels(),
+            model: model.id(),
+            auto_route: model.auto_route(),
+            decided_by,
+        };
         let (Record::Log(line), Some(cache)) = (record, &self.cache) else {
             let answer = self.ask(model, record, scratch);
             return self.decider.by_model(rule, Some(opinion(&answer, DecidedBy::Fast)), None, record);
@@ -182,7 +188,7 @@ impl Classifier {
             return cached;
         }
         let fresh = Arc::new(self.ask(model, record, scratch));
-        let routing = |answer: &Answer| self.decider.routing(answer.best().1);
+        let routing = |answer: &Answer| self.decider.routing(answer.best().1, model.auto_route());
         if fresh.best().0 == cached.best().0 && routing(&fresh) == routing(&cached) {
             scratch.cache_counts.recheck_agree += 1;
             return cached;

@@ -1,10 +1,8 @@
 //! From what rules and model say to a verdict. Pure: tables and thresholds.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use crate::config::DecideSettings;
 use crate::record::{DecidedBy, Priority, Record, Routing};
+use crate::route::Policy;
 use crate::rules::RuleVerdict;
 
 /// What the model says, or said about an earlier line of the same template.
@@ -54,6 +52,8 @@ pub struct Verdict<'c> {
     pub queue: &'c str,
     pub category: Option<&'c str>,
     pub priority: Priority,
+    /// What a rule says about the priority: it stays, whatever a slower tier says about the category.
+    pub rule_priority: Option<Priority>,
     /// Calibrated probability that the queue is right; 1.0 for a rule, 0.0 when nobody could say anything.
     pub confidence: f32,
     pub routing: Routing,
@@ -65,15 +65,10 @@ pub struct Verdict<'c> {
     pub template_id: Option<u64>,
 }
 
-/// The tables and thresholds.
+/// The policy, and how much of an answer a verdict shows.
 #[derive(Debug, Clone)]
 pub struct Decider {
-    auto_route: f32,
-    human_verify: f32,
-    fallback_queue: Arc<str>,
-    default_priority: Priority,
-    priorities: BTreeMap<String, Priority>,
-    queues: BTreeMap<String, Arc<str>>,
+    policy: Policy,
     /// How many of the other labels a verdict lists.
     alternatives: usize,
 }
@@ -84,20 +79,14 @@ pub(super) struct Opinion<'c, 'a> {
     pub(super) answer: &'a Answer,
     pub(super) labels: &'c [Arc<str>],
     pub(super) model: &'c str,
+    /// The model's own threshold, if it was trained for a precision.
+    pub(super) auto_route: Option<f32>,
     pub(super) decided_by: DecidedBy<'c>,
 }
 
 impl Decider {
     pub fn new(settings: &DecideSettings, alternatives: usize) -> Self {
-        Decider {
-            auto_route: settings.auto_route,
-            human_verify: settings.human_verify,
-            fallback_queue: Arc::clone(&settings.fallback_queue),
-            default_priority: settings.default_priority,
-            priorities: settings.priorities.clone(),
-            queues: settings.queues.clone(),
-            alternatives,
-        }
+        Decider { policy: Policy::new(settings), alternatives }
     }
 
     /// How many labels of an answer are of use.
@@ -105,40 +94,24 @@ impl Decider {
         self.alternatives + 1
     }
 
-    /// How a confidence is routed.
-    pub fn routing(&self, confidence: f32) -> Routing {
-        if confidence >= self.auto_route {
-            Routing::AutoRoute
-        } else if confidence >= self.human_verify {
-            Routing::HumanVerify
-        } else {
-            Routing::ManualTriage
-        }
+    /// How a confidence is routed, with the threshold of the model that was asked if it has one.
+    pub fn routing(&self, confidence: f32, auto_route: Option<f32>) -> Routing {
+        self.policy.routing(confidence, auto_route)
     }
 
-    /// The queue of a category; a category that is not in the table is its own queue.
-    pub fn queue_of<'c>(&'c self, category: &'c str) -> &'c str {
-        self.queues.get(category).map_or(category, |queue| queue)
-    }
-
-    /// The rule's priority; else the higher of what the category and the record itself say; else the default.
     fn priority(&self, rule: Option<Priority>, category: Option<&str>, record: &Record<'_>) -> Priority {
-        let stated = match record {
-            Record::Ticket(ticket) => ticket.priority,
-            Record::Log(_) => None,
-        };
-        let of_category = category.and_then(|category| self.priorities.get(category).copied());
-        rule.or(of_category.max(stated)).unwrap_or(self.default_priority)
+        self.policy.priority(rule, category, record.stated_priority())
     }
 
     /// A rule names the queue, or the category that leads to it.
     pub(super) fn by_rule<'c>(&'c self, rule: RuleVerdict<'c>, id: &'c str, record: &Record<'_>) -> Verdict<'c> {
-        let queue = rule.queue.or_else(|| rule.category.map(|category| self.queue_of(category)));
+        let queue = rule.queue.or_else(|| rule.category.map(|category| self.policy.queue_of(category)));
         Verdict {
             action: if rule.drop { Action::Drop } else { Action::Publish },
-            queue: queue.unwrap_or(&self.fallback_queue),
+            queue: queue.unwrap_or(self.policy.fallback_queue()),
             category: rule.category,
             priority: self.priority(rule.priority, rule.category, record),
+            rule_priority: rule.priority,
             confidence: 1.0,
             routing: Routing::AutoRoute,
             decided_by: DecidedBy::Rule(id),
@@ -164,7 +137,7 @@ impl Decider {
         let escalating_rule = rule.decided_by.filter(|_| rule.escalate);
         let routing = match escalating_rule {
             Some(_) => Routing::ManualTriage,
-            None => self.routing(confidence),
+            None => self.routing(confidence, opinion.and_then(|opinion| opinion.auto_route)),
         };
         let action = match (escalating_rule, routing) {
             (Some(id), _) => Action::Escalate(EscalationReason::Rule(id)),
@@ -177,9 +150,10 @@ impl Decider {
         });
         Verdict {
             action,
-            queue: label.map_or(&self.fallback_queue, |label| self.queue_of(label)),
+            queue: label.map_or(self.policy.fallback_queue(), |label| self.policy.queue_of(label)),
             category: label,
             priority: self.priority(rule.priority, label, record),
+            rule_priority: rule.priority,
             confidence,
             routing,
             decided_by: match (escalating_rule, opinion) {
@@ -197,19 +171,21 @@ impl Decider {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::record::LogLine;
 
     fn decider() -> Decider {
-        Decider {
+        let settings = DecideSettings {
             auto_route: 0.85,
             human_verify: 0.65,
             fallback_queue: Arc::from("triage"),
             default_priority: Priority::Low,
             priorities: [("Error".to_owned(), Priority::Medium)].into(),
             queues: [("Error".to_owned(), Arc::from("platform"))].into(),
-            alternatives: 1,
-        }
+        };
+        Decider::new(&settings, 1)
     }
 
     fn line() -> Record<'static> {
@@ -217,17 +193,7 @@ mod tests {
     }
 
     fn opinion<'a>(answer: &'a Answer, labels: &'a [Arc<str>]) -> Opinion<'a, 'a> {
-        Opinion { answer, labels, model: "logs@1", decided_by: DecidedBy::Fast }
-    }
-
-    #[test]
-    fn thresholds_are_inclusive() {
-        let decider = decider();
-        assert_eq!(decider.routing(0.85), Routing::AutoRoute);
-        assert_eq!(decider.routing(0.849), Routing::HumanVerify);
-        assert_eq!(decider.routing(0.65), Routing::HumanVerify);
-        assert_eq!(decider.routing(0.649), Routing::ManualTriage);
-        assert_eq!(decider.routing(f32::NAN), Routing::ManualTriage);
+        Opinion { answer, labels, model: "logs@1", auto_route: None, decided_by: DecidedBy::Fast }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The JSON value, key and headers of what the classify role publishes.
+//! The events and escalations that the classify role makes of a verdict.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,15 +7,11 @@ use chrono::{DateTime, Datelike, Timelike};
 
 use crate::config::IncludeText;
 use crate::record::{
-    Alternative, DecidedBy, Escalation, Indicators, QueueEvent, Record, Routing, SourcePosition, rfc3339,
+    Alternative, DecidedBy, Escalation, Indicators, Priority, QueueEvent, Record, Routing, SourcePosition, rfc3339,
 };
-use crate::stream::Headers;
 
 use super::decide::{EscalationReason, Verdict};
 use super::template::template_hex;
-
-const EVENT_TYPE: &str = "dev.triaged.queue-event.v1";
-const ESCALATION_TYPE: &str = "dev.triaged.escalation.v1";
 
 /// Formats times, most of which lie in the same second as the one before.
 #[derive(Debug, Default)]
@@ -89,7 +85,7 @@ pub(super) fn queue_event<'a>(
         alternatives: verdict
             .alternatives
             .iter()
-            .map(|&(label, probability)| Alternative { label: Cow::Borrowed(label), probability })
+            .map(|&(label, probability)| Alternative { label: Cow::Borrowed(label), probability, decided_by: None })
             .collect(),
         reasons: Vec::new(),
         tags: verdict.tags.iter().copied().map(Cow::Borrowed).collect(),
@@ -105,6 +101,7 @@ pub(super) fn escalation<'a>(
     event: QueueEvent<'a>,
     record: &'a Record<'_>,
     reason: EscalationReason<'_>,
+    rule_priority: Option<Priority>,
 ) -> Escalation<'a> {
     let (email_address, level, title_len) = match record {
         Record::Ticket(ticket) => (ticket.email_address.as_deref(), None, ticket.title_len),
@@ -115,24 +112,10 @@ pub(super) fn escalation<'a>(
         email_address: email_address.map(Cow::Borrowed),
         level: level.map(Cow::Borrowed),
         title_len,
+        rule_priority,
+        stated_priority: record.stated_priority(),
         event: QueueEvent { text: Some(Cow::Borrowed(record.text())), ..event },
     }
-}
-
-/// Headers by which a router can choose without parsing the body, and the CloudEvents attributes (Kafka binding 1.0,
-/// binary mode).
-pub(super) fn headers(event: &QueueEvent<'_>, escalated: bool) -> Headers {
-    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    Headers::with_capacity(10)
-        .add("queue", &*event.queue)
-        .add("priority", event.priority.as_str())
-        .add("routing", event.routing.as_str())
-        .add("content-type", "application/json")
-        .add("ce_specversion", "1.0")
-        .add("ce_type", if escalated { ESCALATION_TYPE } else { EVENT_TYPE })
-        .add("ce_source", &*event.source.topic)
-        .add("ce_id", event.event_id.hyphenated().encode_lower(&mut id).as_bytes())
-        .add("ce_time", &*event.occurred_at)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::config::{Config, IncludeText};
 use crate::decode::{Decoder, Reject};
 use crate::metrics::{self, CacheResult, Metrics, OutcomeCounts, StageName};
 use crate::record::{Indicators, Priority, Record, Routing, rfc3339, write_escalation, write_event};
+use crate::route::{self, EventTopics};
 use crate::rules::indicators;
 use crate::stream::{Batch, Outcome, Outputs, Stage, StageError, TopicId, Topics};
 
@@ -30,10 +31,9 @@ const CHUNK: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Destinations {
     topics: Topics,
-    events: TopicId,
+    events: EventTopics,
     /// `None`: nobody is there to escalate to.
     escalations: Option<TopicId>,
-    by_queue: HashMap<String, TopicId>,
     include_text: IncludeText,
     indicators: bool,
     /// Reasons that an event lists.
@@ -44,13 +44,11 @@ impl Destinations {
     pub fn new(config: &Config) -> Self {
         let output = &config.output;
         let mut topics = Topics::new(&output.dead_letters);
-        let events = topics.add(&output.events);
+        let events = EventTopics::new(output, &mut topics);
         let escalations = output.escalate.then(|| topics.add(&output.escalations));
-        let by_queue = output.topics.iter().map(|(queue, topic)| (queue.clone(), topics.add(topic))).collect();
         Destinations {
             events,
             escalations,
-            by_queue,
             include_text: output.include_text,
             indicators: output.indicators,
             explain: output.explain,
@@ -60,13 +58,6 @@ impl Destinations {
 
     pub fn topics(&self) -> &Topics {
         &self.topics
-    }
-
-    fn of(&self, queue: &str) -> TopicId {
-        match self.by_queue.is_empty() {
-            true => self.events,
-            false => self.by_queue.get(queue).copied().unwrap_or(self.events),
-        }
     }
 }
 
@@ -370,14 +361,14 @@ impl Worker {
         let key = record.ticket_id().map(str::as_bytes).or(input.key());
         let (outcome, written) = match (verdict.action, self.destinations.escalations) {
             (Action::Escalate(reason), Some(topic)) => {
-                let headers = event::headers(&event, true);
-                let escalation = event::escalation(event, record, reason);
+                let headers = route::headers(&event, true);
+                let escalation = event::escalation(event, record, reason, verdict.rule_priority);
                 let write = |value: &mut Vec<u8>| write_escalation(value, &escalation);
                 (metrics::Outcome::Escalation, outputs.message(batch, index, topic, key, headers, write))
             }
             _ => {
-                let topic = self.destinations.of(verdict.queue);
-                let headers = event::headers(&event, false);
+                let topic = self.destinations.events.of(verdict.queue);
+                let headers = route::headers(&event, false);
                 let write = |value: &mut Vec<u8>| write_event(value, &event);
                 (metrics::Outcome::Event, outputs.message(batch, index, topic, key, headers, write))
             }

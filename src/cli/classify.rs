@@ -249,7 +249,7 @@ fn decision<'a>(
             Action::Escalate(_) => "escalate",
         },
         alternatives: alternatives
-            .map(|(label, probability)| Alternative { label: label.into(), probability })
+            .map(|(label, probability)| Alternative { label: label.into(), probability, decided_by: None })
             .collect(),
         reasons,
         tags: verdict.tags,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::record::{Kind, Priority};
 
+use super::escalate::read_escalate;
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
@@ -56,6 +57,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             clickhouse: root.table("clickhouse", |section| read_clickhouse(section, environment)),
             tally: root.table("tally", read_tally),
             forecast: root.table("forecast", read_forecast),
+            escalate: root.table("escalate", |section| read_escalate(section, environment)),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
             log: root.table("log", read_log),
         }
@@ -63,6 +65,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
     check_topics(&config, ledger);
     check_transactions(&config, ledger);
     check_sizes(&config, ledger);
+    check_escalation(&config, ledger);
     config
 }
 
@@ -349,6 +352,18 @@ fn check_transactions(config: &Config, ledger: &mut Ledger) {
     let exactly_once = config.kafka.delivery == Delivery::ExactlyOnce;
     if exactly_once && config.stream.commit_interval > LONGEST_TRANSACTION && ledger.sound(&[key]) {
         ledger.fault(key, format!("must not be longer than {}s with exactly_once", LONGEST_TRANSACTION.as_secs()));
+    }
+}
+
+fn check_escalation(config: &Config, ledger: &mut Ledger) {
+    let escalate = &config.escalate;
+    for fault in escalate.llm.faults(config.decide.human_verify, config.decide.auto_route) {
+        ledger.fault(&format!("escalate.llm.{}", fault.key), format!("expected {}", fault.rule));
+    }
+    for (key, folder) in [("escalate.ticket", &escalate.ticket), ("escalate.log", &escalate.log)] {
+        if folder.is_some() && escalate.encoder.is_none() {
+            ledger.fault(key, "needs escalate.encoder: the head was trained over one");
+        }
     }
 }
 

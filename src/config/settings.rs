@@ -24,6 +24,7 @@ pub struct Config {
     pub clickhouse: ClickHouseSettings,
     pub tally: TallySettings,
     pub forecast: ForecastSettings,
+    pub escalate: EscalateSettings,
     pub ops: OpsSettings,
     pub log: LogSettings,
 }
@@ -238,6 +239,41 @@ pub struct ForecastSettings {
     pub settle: Duration,
     pub anomaly_cooldown: usize,
     pub windows: Vec<WindowSettings>,
+}
+
+/// How an encoder computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// int8 where the processor has instructions for it, else f32.
+    Auto,
+    F32,
+    Int8,
+}
+
+#[derive(Debug, Clone)]
+pub struct EscalateSettings {
+    pub batch_records: usize,
+    pub batch_age: Duration,
+    pub workers: usize,
+    /// The encoder's folder; `None`: that tier is left out.
+    pub encoder: Option<String>,
+    pub precision: Precision,
+    /// Folders of the heads that were trained over the encoder.
+    pub ticket: Option<String>,
+    pub log: Option<String>,
+    pub llm: crate::escalate::llm::LlmSettings,
+}
+
+impl EscalateSettings {
+    /// The engine's settings for this role: small batches, as each record costs much.
+    pub fn stream_settings(&self, stream: &StreamSettings) -> StreamSettings {
+        StreamSettings {
+            batch_records: self.batch_records,
+            batch_age: self.batch_age,
+            workers: self.workers,
+            ..stream.clone()
+        }
+    }
 }
 
 /// One kind of rolling forecast. `lookback`, `horizon`, `every` and the seasons are multiples of `bucket`.

@@ -31,7 +31,7 @@ pub(super) fn read_clickhouse(section: &mut Section<'_>, environment: &BTreeMap<
         url: section.parsed("url", String::new(), parse_url),
         database: section.parsed("database", String::new(), parse_identifier),
         user: section.nonempty_text("user"),
-        password: read_password(section, environment),
+        password: read_secret(section, "password", environment),
         cluster: section.parsed("cluster", None, |text| match text {
             "" => Ok(None),
             text => parse_identifier(text).map(Some),
@@ -114,18 +114,22 @@ fn is_multiple(duration: Duration, bucket: Duration) -> bool {
     !duration.is_zero() && !bucket.is_zero() && duration.as_nanos().is_multiple_of(bucket.as_nanos())
 }
 
-/// The value is never shown, not even in a fault.
-fn read_password(section: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Option<Secret> {
-    let node = section.take("password")?;
+/// A confidential value, which lies in the environment or a file. It is never shown, not even in a fault.
+pub(super) fn read_secret(
+    section: &mut Section<'_>,
+    key: &'static str,
+    environment: &BTreeMap<String, String>,
+) -> Option<Secret> {
+    let node = section.take(key)?;
     let origin = node.origin.clone();
-    password(node, environment).unwrap_or_else(|rule| {
-        let key = section.key("password");
+    secret(node, environment).unwrap_or_else(|rule| {
+        let key = section.key(key);
         section.ledger().hidden_fault(&origin, &key, rule);
         None
     })
 }
 
-fn password(node: Node, environment: &BTreeMap<String, String>) -> Result<Option<Secret>, String> {
+fn secret(node: Node, environment: &BTreeMap<String, String>) -> Result<Option<Secret>, String> {
     let from_environment = matches!(node.origin, super::tree::Origin::Environment(_));
     let origin = node.origin;
     match node.value {

@@ -44,10 +44,14 @@ pub enum StageName {
     Insert,
     /// The forecasts of all series of a window.
     Forecast,
+    /// A batch of escalations in the encoder.
+    Encoder,
+    /// What the encoder left open, in the LLM.
+    Llm,
 }
 
 impl StageName {
-    pub const ALL: [StageName; 10] = [
+    pub const ALL: [StageName; 12] = [
         StageName::Decode,
         StageName::Rules,
         StageName::Cache,
@@ -58,6 +62,8 @@ impl StageName {
         StageName::Commit,
         StageName::Insert,
         StageName::Forecast,
+        StageName::Encoder,
+        StageName::Llm,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -72,6 +78,8 @@ impl StageName {
             StageName::Commit => "commit",
             StageName::Insert => "insert",
             StageName::Forecast => "forecast",
+            StageName::Encoder => "encoder",
+            StageName::Llm => "llm",
         }
     }
 }

@@ -144,6 +144,11 @@ impl FastModel {
         &self.labels
     }
 
+    /// The confidence from which this model may route by itself, if it was trained for a precision.
+    pub fn auto_route(&self) -> Option<f32> {
+        self.manifest.thresholds.map(|thresholds| thresholds.auto_route)
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::{Alternative, Escalation, Indicators, QueueEvent, Reason};
+use super::{Alternative, Escalation, Indicators, Priority, QueueEvent, Reason};
 
 /// Appends the JSON of an event.
 pub fn write_event(out: &mut Vec<u8>, event: &QueueEvent<'_>) {
@@ -34,10 +34,11 @@ pub fn write_event(out: &mut Vec<u8>, event: &QueueEvent<'_>) {
     out.extend_from_slice(event.routing.as_str().as_bytes());
     out.push(b'"');
     field(out, b",\"decided_by\":", &event.decided_by);
-    list(out, b",\"alternatives\":", &event.alternatives, |out, Alternative { label, probability }| {
+    list(out, b",\"alternatives\":", &event.alternatives, |out, Alternative { label, probability, decided_by }| {
         field(out, b"{\"label\":", label);
         out.extend_from_slice(b",\"probability\":");
         value(out, probability);
+        optional(out, b",\"decided_by\":", decided_by.as_deref());
         out.push(b'}');
     });
     list(out, b",\"reasons\":", &event.reasons, |out, Reason { feature, weight }| {
@@ -61,6 +62,8 @@ pub fn write_escalation(out: &mut Vec<u8>, escalation: &Escalation<'_>) {
     optional(out, b",\"level\":", escalation.level.as_deref());
     out.extend_from_slice(b",\"title_len\":");
     value(out, &escalation.title_len);
+    optional(out, b",\"rule_priority\":", escalation.rule_priority.map(Priority::as_str));
+    optional(out, b",\"stated_priority\":", escalation.stated_priority.map(Priority::as_str));
     out.extend_from_slice(b",\"event\":");
     write_event(out, &escalation.event);
     out.push(b'}');
@@ -185,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Kind, Priority, Routing, SourcePosition};
+    use crate::record::{Kind, Routing, SourcePosition};
 
     fn any_text() -> impl Strategy<Value = Cow<'static, str>> {
         prop_oneof!["\\PC{0,20}", any::<String>(), "[a-z\"\\\\\n\u{0}-\u{20}]{0,40}"].prop_map(Cow::Owned)
@@ -208,7 +211,7 @@ mod tests {
             (occurred_at, queue, decided_by) in (any_text(), any_text(), any_text()),
             (kind, priority, routing) in (0..2usize, 0..4usize, 0..3usize),
             confidence in 0f32..=1.0,
-            alternatives in prop::collection::vec((any_text(), 0f32..=1.0), 0..3),
+            alternatives in prop::collection::vec((any_text(), 0f32..=1.0, prop::option::of(any_text())), 0..3),
             reasons in prop::collection::vec((any_text(), -1f32..=1.0), 0..3),
             tags in prop::collection::vec(any_text(), 0..3),
             indicators in any_indicators(),
@@ -229,7 +232,7 @@ mod tests {
                 confidence,
                 routing: Routing::ALL[routing],
                 decided_by,
-                alternatives: alternatives.into_iter().map(|(label, probability)| Alternative { label, probability }).collect(),
+                alternatives: alternatives.into_iter().map(|(label, probability, decided_by)| Alternative { label, probability, decided_by }).collect(),
                 reasons: reasons.into_iter().map(|(feature, weight)| Reason { feature, weight }).collect(),
                 tags,
                 indicators,
@@ -247,11 +250,16 @@ mod tests {
             reason in any_text(),
             level in prop::option::of(any_text()),
             title_len in any::<usize>(),
+            (rule_priority, stated_priority) in (prop::option::of(0..4usize), prop::option::of(0..4usize)),
         ) {
             let mut written = Vec::new();
             write_event(&mut written, &event);
             prop_assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&event).unwrap());
-            let escalation = Escalation { reason, email_address: level.clone(), level, title_len, event };
+            let (rule_priority, stated_priority) =
+                (rule_priority.map(|priority| Priority::ALL[priority]), stated_priority.map(|priority| Priority::ALL[priority]));
+            let email_address = level.clone();
+            let escalation =
+                Escalation { reason, email_address, level, title_len, rule_priority, stated_priority, event };
             let mut written = Vec::new();
             write_escalation(&mut written, &escalation);
             prop_assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&escalation).unwrap());

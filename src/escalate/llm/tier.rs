@@ -1,0 +1,405 @@
+//! The tier: a question in, an answer or the reason why there is none out, before the deadline.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::Utc;
+use tokio::time::{Instant, timeout_at};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::budget::{Spent, Tokens};
+use super::cache::AnswerCache;
+use super::calibration::Calibration;
+use super::clean::clean;
+use super::client::{BuildError, LlmClient, Remedy};
+use super::injection::{Suspicion, suspicion};
+use super::labels::LabelSet;
+use super::limits::{Ending, Limits, Refusal};
+use super::mask::mask;
+use super::prompt::{Prompter, cut};
+use super::reply::{self, NotAnAnswer, Reply};
+use super::retry::backoff;
+use super::settings::LlmSettings;
+use crate::record::Kind;
+
+/// A text is masked up to so many times the length that is sent: masking makes texts shorter, but not without end.
+const MASKED_TIMES: usize = 4;
+
+/// What is asked about a record.
+#[derive(Clone, Copy)]
+pub struct Question<'q> {
+    /// As it came: masking is the tier's.
+    pub text: &'q str,
+    pub kind: Kind,
+    pub labels: &'q LabelSet,
+    /// Equal for texts that shall share an answer; `None` where only equal texts shall.
+    pub template_key: Option<u64>,
+    /// The record goes on to a person then. The tier's own deadline holds too.
+    pub deadline: Instant,
+}
+
+impl fmt::Debug for Question<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Question { text, kind, template_key, .. } = self;
+        f.debug_struct("Question")
+            .field("bytes", &text.len())
+            .field("kind", kind)
+            .field("template_key", template_key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tokens that an answer took; 0 for a kept one. Estimated where the server does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub input: u64,
+    pub output: u64,
+}
+
+/// What the model says, checked and calibrated.
+#[derive(Clone, PartialEq)]
+pub struct Answer {
+    /// One of the question's labels.
+    pub label: Arc<str>,
+    /// Calibrated, and capped where the text is suspected.
+    pub confidence: f32,
+    /// As the model said: what a calibration is fitted to.
+    pub stated: f32,
+    /// At most 200 characters, with placeholders for what was masked. As confidential as the text.
+    pub reason: String,
+    pub usage: Usage,
+    /// Given to an earlier text of the same template.
+    pub cached: bool,
+    /// The text seems to speak to the model. A person must look, whatever the confidence.
+    pub suspicion: Option<Suspicion>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Answer { label, confidence, stated, reason: _, usage, cached, suspicion } = self;
+        f.debug_struct("Answer")
+            .field("label", label)
+            .field("confidence", confidence)
+            .field("stated", stated)
+            .field("usage", usage)
+            .field("cached", cached)
+            .field("suspicion", suspicion)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no answer. In each case the record goes on to a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("the tier is switched off")]
+    Off,
+    #[error("nothing is left of the text to ask about")]
+    NoText,
+    #[error("the day's budget is used up")]
+    OverBudget,
+    #[error("the server failed too often and is left alone for a while")]
+    BreakerOpen,
+    #[error("the rate limit leaves no room before the deadline")]
+    RateLimited,
+    #[error("too many requests are under way")]
+    Busy,
+    #[error("the deadline has come")]
+    Deadline,
+    #[error("the server does not answer")]
+    Unavailable,
+    #[error("the account's quota is used up, or key, model or address are wrong")]
+    Refused,
+    #[error("the server refuses this request")]
+    Rejected,
+    #[error("what the model wrote is not an answer")]
+    Malformed,
+    #[error("the model's label is not one of the known ones")]
+    UnknownLabel,
+    #[error("the model does not know")]
+    Abstained,
+}
+
+impl NoAnswer {
+    /// A bounded set, fit for a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoAnswer::Off => "off",
+            NoAnswer::NoText => "no_text",
+            NoAnswer::OverBudget => "over_budget",
+            NoAnswer::BreakerOpen => "breaker_open",
+            NoAnswer::RateLimited => "rate_limited",
+            NoAnswer::Busy => "busy",
+            NoAnswer::Deadline => "deadline",
+            NoAnswer::Unavailable => "unavailable",
+            NoAnswer::Refused => "refused",
+            NoAnswer::Rejected => "rejected",
+            NoAnswer::Malformed => "malformed",
+            NoAnswer::UnknownLabel => "unknown_label",
+            NoAnswer::Abstained => "abstained",
+        }
+    }
+}
+
+impl From<Refusal> for NoAnswer {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OverBudget => NoAnswer::OverBudget,
+            Refusal::BreakerOpen => NoAnswer::BreakerOpen,
+            Refusal::RateLimited => NoAnswer::RateLimited,
+            Refusal::Busy => NoAnswer::Busy,
+            Refusal::Deadline => NoAnswer::Deadline,
+        }
+    }
+}
+
+impl From<NotAnAnswer> for NoAnswer {
+    fn from(not: NotAnAnswer) -> Self {
+        match not {
+            NotAnAnswer::NoObject | NotAnAnswer::Ambiguous | NotAnAnswer::Confidence => NoAnswer::Malformed,
+            NotAnAnswer::UnknownLabel => NoAnswer::UnknownLabel,
+            NotAnAnswer::Abstained => NoAnswer::Abstained,
+        }
+    }
+}
+
+/// What comes of a question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LlmOutcome {
+    Answer(Answer),
+    NoAnswer(NoAnswer),
+}
+
+/// How the tier is doing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Status {
+    /// `closed`, `open` or `half_open`.
+    pub breaker: &'static str,
+    /// How long nobody may ask, because of failures or because the server said so.
+    pub pause: std::time::Duration,
+    /// Since midnight UTC, requests under way included.
+    pub spent: Spent,
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+}
+
+/// The tier. Shared by all who ask; nothing in it belongs to one record.
+pub struct LlmTier {
+    /// `None`: switched off.
+    asker: Option<Asker>,
+}
+
+impl fmt::Debug for LlmTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LlmTier").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+struct Asker {
+    settings: LlmSettings,
+    prompter: Prompter,
+    client: LlmClient,
+    limits: Limits,
+    cache: AnswerCache,
+    calibration: Calibration,
+    /// Differs where answers of one server cannot stand for those of another.
+    fingerprint: u64,
+}
+
+impl LlmTier {
+    /// Connects to nothing yet. Settings with faults (`LlmSettings::faults`) make a tier that works as far as it can.
+    pub fn try_new(settings: LlmSettings) -> Result<Self, BuildError> {
+        if !settings.enabled {
+            return Ok(LlmTier { asker: None });
+        }
+        let mut hash = Xxh3::new();
+        for part in [&settings.base_url, &settings.model, &settings.guidance] {
+            hash.update(&part.len().to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        let asker = Asker {
+            prompter: Prompter::new(&settings),
+            client: LlmClient::try_new(&settings)?,
+            limits: Limits::new(&settings, Utc::now()),
+            cache: AnswerCache::new(settings.cache_capacity, settings.cache_ttl),
+            calibration: settings.calibration.clone(),
+            fingerprint: hash.digest(),
+            settings,
+        };
+        Ok(LlmTier { asker: Some(asker) })
+    }
+
+    /// Answers before the deadline, in one way or the other. May be dropped at any time.
+    pub async fn ask(&self, question: Question<'_>) -> LlmOutcome {
+        let Some(asker) = &self.asker else { return LlmOutcome::NoAnswer(NoAnswer::Off) };
+        match asker.answer(question).await {
+            Ok(answer) => LlmOutcome::Answer(answer),
+            Err(why) => {
+                tracing::trace!(why = why.as_str(), "no answer of the LLM");
+                LlmOutcome::NoAnswer(why)
+            }
+        }
+    }
+
+    /// `None` when the tier is off.
+    pub fn status(&self) -> Option<Status> {
+        let asker = self.asker.as_ref()?;
+        let cache = asker.cache.counts();
+        Some(Status {
+            breaker: asker.limits.breaker(),
+            pause: asker.limits.pause(),
+            spent: asker.limits.spent(),
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+        })
+    }
+}
+
+/// A text as it is sent.
+struct Prepared {
+    text: String,
+    suspicion: Option<Suspicion>,
+}
+
+impl Asker {
+    async fn answer(&self, question: Question<'_>) -> Result<Answer, NoAnswer> {
+        let deadline = question.deadline.min(Instant::now() + self.settings.record_deadline);
+        let prepared = self.prepare(question)?;
+        let mut usage = Usage::default();
+        let ask = self.request(&prepared.text, question, deadline, &mut usage);
+        let (reply, cached) = match prepared.suspicion {
+            None => {
+                let key = self.key(&prepared.text, question);
+                self.cache.get_or_ask(key, deadline, ask).await.ok_or(NoAnswer::Deadline)??
+            }
+            // What was said to a suspected text must not be said to others, nor the other way round.
+            Some(_) => (Arc::new(ask.await?), false),
+        };
+        let calibrated = self.calibration.apply(reply.stated);
+        let cap = if prepared.suspicion.is_some() { self.settings.suspicious_cap } else { 1.0 };
+        Ok(Answer {
+            label: Arc::clone(&reply.label),
+            confidence: calibrated.min(cap),
+            stated: reply.stated,
+            reason: reply.reason.clone(),
+            usage,
+            cached,
+            suspicion: prepared.suspicion,
+        })
+    }
+
+    /// Cleaned, masked and cut, in this order: what hides would evade masks, and half an address is no address to one.
+    fn prepare(&self, question: Question<'_>) -> Result<Prepared, NoAnswer> {
+        let max_chars = self.settings.max_text_chars;
+        let cleaned = clean(head(question.text, max_chars.saturating_mul(MASKED_TIMES)));
+        let masked = mask(&cleaned.text);
+        let text = cut(&masked.text, max_chars).trim();
+        if text.is_empty() {
+            return Err(NoAnswer::NoText);
+        }
+        let hidden = cleaned.hidden.then_some(Suspicion::Hidden);
+        // What the model will read, not what was cut off.
+        let suspicion = hidden.or_else(|| suspicion(text, question.labels));
+        Ok(Prepared { text: text.to_owned(), suspicion })
+    }
+
+    /// Asks until there is an answer, or there can be none in time.
+    async fn request(
+        &self,
+        text: &str,
+        question: Question<'_>,
+        deadline: Instant,
+        usage: &mut Usage,
+    ) -> Result<Reply, NoAnswer> {
+        let prompt = self.prompter.write(text, question.kind, question.labels);
+        let needed = Tokens { input: prompt.input_tokens.into(), output: prompt.output_tokens.into() };
+        let start_by = deadline.checked_sub(self.settings.min_request_time).ok_or(NoAnswer::Deadline)?;
+        let mut attempt = 1;
+        loop {
+            let permit = self.limits.admit(needed, start_by).await?;
+            let request_deadline = deadline.min(Instant::now() + self.settings.request_timeout);
+            let completed = match timeout_at(request_deadline, self.client.complete(&prompt)).await {
+                Ok(completed) => completed,
+                Err(_) => Err(super::client::ClientError::TimedOut),
+            };
+            let error = match completed {
+                Ok(completion) => {
+                    let used = completion.usage.unwrap_or(needed);
+                    *usage = Usage { input: usage.input + used.input, output: usage.output + used.output };
+                    permit.end(Ending::Answered(completion.usage));
+                    let content = completion.content.ok_or(NoAnswer::Malformed)?;
+                    return Ok(reply::read(&content, question.labels)?);
+                }
+                Err(error) => error,
+            };
+            permit.end(error.ending());
+            let after = match error.remedy() {
+                Remedy::Retry { after } => after,
+                Remedy::GiveUp => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "the LLM's server does not take this request"
+                    );
+                    return Err(NoAnswer::Rejected);
+                }
+                Remedy::Off => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the LLM's server refuses all requests");
+                    return Err(NoAnswer::Refused);
+                }
+            };
+            let limited = matches!(error, super::client::ClientError::RateLimited { .. });
+            let again = Instant::now() + after.unwrap_or_else(|| backoff(&self.settings.retry, attempt));
+            if attempt >= self.settings.retry.attempts || again > start_by {
+                tracing::debug!(error = &error as &dyn std::error::Error, attempt, "the LLM is given up for a record");
+                return Err(if limited { NoAnswer::RateLimited } else { NoAnswer::Unavailable });
+            }
+            tokio::time::sleep_until(again).await;
+            attempt += 1;
+        }
+    }
+
+    fn key(&self, text: &str, question: Question<'_>) -> u64 {
+        let mut hash = Xxh3::with_seed(self.fingerprint);
+        hash.update(&question.labels.fingerprint().to_le_bytes());
+        hash.update(question.kind.as_str().as_bytes());
+        match question.template_key {
+            Some(template) => hash.update(&template.to_le_bytes()),
+            None => hash.update(text.as_bytes()),
+        }
+        hash.digest()
+    }
+}
+
+/// The beginning of a text up to a blank, so that nothing that is masked is cut in two.
+fn head(text: &str, max_chars: usize) -> &str {
+    let head = cut(text, max_chars);
+    if head.len() == text.len() { head } else { head.rfind(char::is_whitespace).map_or(head, |blank| &head[..blank]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::labels::Label;
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_off_by_default() {
+        let tier = LlmTier::try_new(LlmSettings::default()).expect("there is nothing to set up");
+        let labels = LabelSet::try_new(vec![Label::new("a", ""), Label::new("b", "")]).expect("they are sound");
+        let question = Question {
+            text: "secret",
+            kind: Kind::Ticket,
+            labels: &labels,
+            template_key: None,
+            deadline: Instant::now(),
+        };
+        assert_eq!(tier.ask(question).await, LlmOutcome::NoAnswer(NoAnswer::Off));
+        assert_eq!(tier.status(), None);
+        assert!(!format!("{question:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_text_is_shortened_at_a_blank() {
+        assert_eq!(head("to jane@example.org", 10), "to");
+        assert_eq!(head("to jane", 10), "to jane");
+        assert_eq!(head("jane@example.org", 10), "jane@examp");
+    }
+}

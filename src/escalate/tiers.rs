@@ -1,0 +1,99 @@
+//! The tiers of the role, as the configuration has them, shared by all its workers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{Config, Precision};
+use crate::model::{DeepModel, DeepModelError, Encoder, EncoderError, EncoderPrecision};
+use crate::record::Kind;
+
+use super::llm::{BuildError, Label, LabelError, LabelSet, LlmTier};
+
+/// Why the role cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TiersError {
+    #[error("the encoder {folder} cannot be loaded (escalate.encoder)")]
+    Encoder { folder: String, source: EncoderError },
+    #[error("the {kind} package {folder} cannot be loaded (escalate.{kind})")]
+    Model { kind: Kind, folder: String, source: DeepModelError },
+    #[error("the LLM cannot be asked about the labels of {kind} records")]
+    Labels { kind: Kind, source: LabelError },
+    #[error("the client of the LLM cannot be built (escalate.llm)")]
+    Llm(#[source] BuildError),
+}
+
+/// Encoder and LLM.
+#[derive(Debug)]
+pub struct Tiers {
+    ticket: Option<Arc<DeepModel>>,
+    log: Option<Arc<DeepModel>>,
+    pub(super) llm: Option<LlmTier>,
+    llm_model: String,
+    ticket_labels: Option<LabelSet>,
+    log_labels: Option<LabelSet>,
+}
+
+impl Tiers {
+    /// Loads everything that the configuration names. `labels` are those of the fast models, which an LLM may answer.
+    pub fn load(config: &Config, labels: impl Fn(Kind) -> Vec<Arc<str>>) -> Result<Self, TiersError> {
+        let settings = &config.escalate;
+        let encoder = match &settings.encoder {
+            None => None,
+            Some(folder) => Some(Arc::new(load_encoder(folder, settings.precision)?)),
+        };
+        let model = |kind, folder: &Option<String>| match (&encoder, folder) {
+            (Some(encoder), Some(folder)) => DeepModel::load(Path::new(folder), Arc::clone(encoder))
+                .map(|model| Some(Arc::new(model)))
+                .map_err(|source| TiersError::Model { kind, folder: folder.clone(), source }),
+            _ => Ok(None),
+        };
+        let llm = match settings.llm.enabled {
+            true => Some(LlmTier::try_new(settings.llm.clone()).map_err(TiersError::Llm)?),
+            false => None,
+        };
+        let label_set = |kind| match labels(kind) {
+            names if names.is_empty() || llm.is_none() => Ok(None),
+            names => LabelSet::try_new(names.into_iter().map(|name| Label::new(name, "")).collect())
+                .map(Some)
+                .map_err(|source| TiersError::Labels { kind, source }),
+        };
+        Ok(Tiers {
+            ticket: model(Kind::Ticket, &settings.ticket)?,
+            log: model(Kind::Log, &settings.log)?,
+            ticket_labels: label_set(Kind::Ticket)?,
+            log_labels: label_set(Kind::Log)?,
+            llm_model: settings.llm.model.clone(),
+            llm,
+        })
+    }
+
+    pub fn model(&self, kind: Kind) -> Option<&DeepModel> {
+        match kind {
+            Kind::Ticket => self.ticket.as_deref(),
+            Kind::Log => self.log.as_deref(),
+        }
+    }
+
+    /// The LLM with the labels that it may give to records of this kind.
+    pub(super) fn llm(&self, kind: Kind) -> Option<(&LlmTier, &LabelSet)> {
+        let labels = match kind {
+            Kind::Ticket => self.ticket_labels.as_ref(),
+            Kind::Log => self.log_labels.as_ref(),
+        };
+        Some((self.llm.as_ref()?, labels?))
+    }
+
+    pub(super) fn llm_model(&self) -> &str {
+        &self.llm_model
+    }
+}
+
+fn load_encoder(folder: &str, precision: Precision) -> Result<Encoder, TiersError> {
+    let precision = match precision {
+        Precision::Auto => EncoderPrecision::best(),
+        Precision::F32 => EncoderPrecision::F32,
+        Precision::Int8 => EncoderPrecision::Int8,
+    };
+    Encoder::load(Path::new(folder), precision)
+        .map_err(|source| TiersError::Encoder { folder: folder.to_owned(), source })
+}
