@@ -11,7 +11,8 @@ ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${RUST_IMAGE} AS build
-# make and perl build OpenSSL, g++ builds jemalloc and librdkafka. Versions follow the base image.
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# What OpenSSL, librdkafka and jemalloc are built with, beside the image's C compiler. Versions follow the base image.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ make perl \
@@ -22,34 +23,32 @@ ENV LIBZ_SYS_STATIC=1 \
     CARGO_TERM_COLOR=never \
     RUSTFLAGS="--remap-path-prefix=/src=/triaged --remap-path-prefix=/usr/local/cargo=/cargo"
 
-# All dependencies, in a layer that only the two files change. The targets of the manifest must be there, however empty.
+# All dependencies, in a layer that only these two files change. The manifest's targets must be there, however empty.
 COPY Cargo.toml Cargo.lock ./
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    mkdir -p src tests benches \
-    && echo 'fn main() {}' | tee src/main.rs tests/main.rs > /dev/null \
-    && touch src/lib.rs \
-    && for bench in $(sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"/\1/p' Cargo.toml); do cp src/main.rs "benches/$bench.rs"; done \
-    && cargo build --locked --release \
-    && rm -rf src tests benches
+    mkdir src tests benches; \
+    touch src/lib.rs; \
+    echo 'fn main() {}' > src/main.rs; \
+    cp src/main.rs tests/; \
+    sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"/\1/p' Cargo.toml | while read -r bench; do cp src/main.rs "benches/$bench.rs"; done; \
+    cargo build --locked --release; \
+    rm -r src
 
-COPY src src
 COPY config config
 COPY models models
 COPY schemas schemas
+COPY src src
 # What `triaged --version` names.
 ARG TRIAGED_COMMIT
-# The stubs are newer than the sources of a checkout, so what was built of them is forgotten first.
+# The sources of a checkout are older than what was just built of the empty ones: cargo would take that for done.
+# Whatever the program needs beyond glibc and libgcc would be missing in the runtime image, so it ends the build here.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    mkdir -p tests benches \
-    && echo 'fn main() {}' > tests/main.rs \
-    && for bench in $(sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"/\1/p' Cargo.toml); do cp tests/main.rs "benches/$bench.rs"; done \
-    && find src -exec touch {} + \
-    && cargo build --locked --release --bin triaged \
-    && install -D target/release/triaged /out/triaged \
-    && cp target/release/triaged.dwp /out/ \
-    # Whatever it needs beyond glibc and libgcc would be missing below.
-    && ! ldd /out/triaged | grep -vE 'linux-vdso|ld-linux|libc\.so|libm\.so|libgcc_s\.so|libdl\.so|libpthread\.so|librt\.so' \
-    && /out/triaged check --strict
+    find src -exec touch {} +; \
+    cargo build --locked --release --bin triaged; \
+    mkdir /out; \
+    cp target/release/triaged target/release/triaged.dwp /out/; \
+    if ldd /out/triaged | grep -vE 'linux-vdso|ld-linux|lib(c|m|gcc_s|dl|pthread|rt)\.so'; then exit 1; fi; \
+    /out/triaged check --strict
 
 FROM scratch AS debug
 COPY --from=build /out/triaged.dwp /
