@@ -87,9 +87,12 @@ fn send(port: u16) {
     socket.send_to(CEF.sent.as_bytes(), (Ipv4Addr::LOCALHOST, port)).expect("it is sent");
 }
 
+fn setup(broker: &Broker) -> Setup {
+    Setup::new(&broker.bootstrap(), "at_least_once").with("output.escalate", "false")
+}
+
 /// The events that the daemon makes of the topics; none of the records may be unreadable.
-fn events(broker: &Broker, count: usize) -> Vec<serde_json::Value> {
-    let setup = Setup::new(&broker.bootstrap(), "at_least_once").with("output.escalate", "false");
+fn events(broker: &Broker, setup: &Setup, count: usize) -> Vec<serde_json::Value> {
     let mut daemon = setup.start_ready();
     let mut reader = broker.reader("queue-events", Isolation::ReadCommitted);
     let events = reader.wait_for(count, PATIENCE).iter().map(Read::json).collect();
@@ -136,7 +139,7 @@ fn what_rsyslog_sends_is_read() {
     let logs = broker.watch("logs");
     rsyslog.wait_until("all is produced", || logs.high_watermark() == 3);
     assert_keyed_by_host(&broker);
-    assert_read(&events(&broker, 3), &[SSH, UNICODE, CEF]);
+    assert_read(&events(&broker, &setup(&broker), 3), &[SSH, UNICODE, CEF]);
 }
 
 #[test]
@@ -163,7 +166,7 @@ fn what_syslog_ng_sends_is_read() {
     let logs = broker.watch("logs");
     syslog_ng.wait_until("all is produced", || logs.high_watermark() == 3);
     assert_keyed_by_host(&broker);
-    assert_read(&events(&broker, 3), &[SSH, UNICODE, CEF]);
+    assert_read(&events(&broker, &setup(&broker), 3), &[SSH, UNICODE, CEF]);
 }
 
 #[test]
@@ -194,11 +197,31 @@ fn what_kcat_sends_is_read() {
     produce(&["tickets"], "{\"ticket_id\":\"T-1\",\"title\":\"Phishing\",\"content\":\"a mail with a link\"}\n");
     let mut reader = broker.reader("logs", Isolation::ReadCommitted);
     assert!(reader.wait_for(2, PATIENCE).iter().all(|record| record.key.as_deref() == Some(&b"gateway"[..])));
-    let events = events(&broker, 3);
+    let events = events(&broker, &setup(&broker), 3);
     let of = |key: &str, value: &str| events.iter().find(|event| event[key] == value);
     assert_eq!(of("text", "Port scan detected from 10.0.0.7").expect("the plain line")["kind"], "log");
     assert_eq!(of("origin", "db-1").expect("the JSON line")["text"], "disk full");
     assert_eq!(of("ticket_id", "T-1").expect("the ticket")["kind"], "ticket");
+}
+
+/// What the README's recipes for other programs write; the programs themselves are not run.
+#[test]
+fn the_shapes_of_vector_filebeat_and_fluent_bit_are_read() {
+    let broker = broker();
+    let lines = [
+        r#"{"host":"web-1","message":"disk full","source_type":"journald","timestamp":"2026-11-21T10:00:00.123456Z"}"#,
+        r#"{"@timestamp":"2026-11-21T10:00:00.123Z","message":"disk full","host":{"name":"web-1"},"agent":{"type":"filebeat"}}"#,
+        r#"{"timestamp":"2026-11-21T10:00:00.123456Z","log":"disk full","host":"web-1"}"#,
+    ];
+    broker.produce("logs", lines.map(|line| ("", line)));
+    let inputs =
+        "[{topic = 'tickets', kind = 'ticket', format = 'json'}, {topic = 'logs', kind = 'log', format = 'auto',
+         fields = {text = ['message', 'log'], source = ['host.name', 'host']}}]";
+    let events = events(&broker, &setup(&broker).with("input", inputs), 3);
+    for event in &events {
+        assert_eq!((&event["text"], &event["origin"]), (&"disk full".into(), &"web-1".into()), "{event:#}");
+        assert_eq!(event["occurred_at"], "2026-11-21T10:00:00.123Z", "{event:#}");
+    }
 }
 
 /// Every shipped file is used by a test above.
