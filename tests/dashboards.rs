@@ -67,7 +67,7 @@ fn expressions() -> Vec<(String, String)> {
 fn metrics_of(expression: &str) -> BTreeSet<String> {
     let name = Regex::new(r"\b(?:triaged|process)_[a-z0-9_]+").expect("a pattern");
     let whole = |found: &str| {
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| found.strip_suffix(suffix));
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| found.strip_suffix(*suffix));
         family.unwrap_or(found).to_owned()
     };
     // What stands in quotes is a value.
@@ -101,7 +101,7 @@ fn dashboards_are_whole() {
             assert!(variables.contains(&&found[1]), "{name}: there is no variable {}", &found[1]);
         }
         for (title, panel) in panels(&board) {
-            assert!(items(panel, "targets").len() > 0, "{name}: {title} asks something");
+            assert!(items(panel, "targets").next().is_some(), "{name}: {title} asks something");
             for target in items(panel, "targets") {
                 let source = text(&target["datasource"], "type");
                 let asks = if source == "prometheus" { "expr" } else { "rawSql" };
@@ -308,11 +308,11 @@ fn prometheus_knows_all(world: &World) {
         .flat_map(|metrics| metrics.lines())
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .collect();
-    let known = |metric: &String| exported.contains(metric.as_str()) || ONLY_AFTER_A_FAULT.contains(&metric.as_str());
+    let known = |metric: &str| exported.contains(metric) || ONLY_AFTER_A_FAULT.contains(&metric);
     let variable = Regex::new(r"\$(?:job|instance|role|kind)\b").expect("a pattern");
     for (place, expression) in expressions() {
         let metrics = metrics_of(&expression);
-        let unknown: Vec<&String> = metrics.iter().filter(|metric| !known(metric)).collect();
+        let unknown: Vec<&String> = metrics.iter().filter(|metric| !known(metric.as_str())).collect();
         assert!(unknown.is_empty(), "{place} names {unknown:?}, which the daemon does not export");
         let expanded = variable.replace_all(&expression, ".*").replace("$__rate_interval", "30s");
         let found = world.prometheus.query(&expanded);
@@ -324,7 +324,7 @@ fn prometheus_knows_all(world: &World) {
             for rule in items(group, "rules") {
                 let expression = text(rule, "expr");
                 let metrics = metrics_of(expression);
-                let unknown: Vec<&String> = metrics.iter().filter(|metric| !known(metric)).collect();
+                let unknown: Vec<&String> = metrics.iter().filter(|metric| !known(metric.as_str())).collect();
                 assert!(unknown.is_empty(), "{rule} names {unknown:?}, which the daemon does not export");
                 if let Some(record) = rule["record"].as_str() {
                     // What waits is worked off at once here, so that nothing has to be caught up with.
