@@ -286,6 +286,22 @@ fn a_changed_configuration_rolls_the_pods_and_a_mistyped_value_is_refused() {
 }
 
 #[test]
+fn the_notes_tell_what_to_do_next() {
+    for values in VALUES {
+        let mut install = helm();
+        // No cluster is asked.
+        install.env("KUBECONFIG", "/dev/null").args(["install", "soc", "--dry-run=client"]).arg(path("helm"));
+        let out = succeeds(install.arg("--values").arg(values_file(values)));
+        let notes = out.split_once("\nNOTES:\n").unwrap_or_else(|| panic!("{values}: there are no notes: {out}")).1;
+        for told in ["rollout status", "/health/ready", "Topics are not created"] {
+            assert!(notes.contains(told), "{values}: {told} in {notes}");
+        }
+        assert!(!notes.contains("<no value>"), "{values}: {notes}");
+        assert_eq!(notes.contains("keeps volumes"), values != "classify-only", "{values}: {notes}");
+    }
+}
+
+#[test]
 fn the_chart_s_network_policy_and_rules_follow_from_its_values() {
     let objects = rendered("full", &[]);
     let policy = named(&objects, "NetworkPolicy", "soc-triaged");
