@@ -1,11 +1,12 @@
 //! A Kafka broker (noida-db) in a process of its own, on a free port, with a data folder that lives as long as the
-//! value. It keeps everything in memory and writes it down every second or two and when it is told to stop, so
-//! `stop` and `restart` are the orderly kind: a broker killed outright would forget what it had acknowledged.
+//! value. It keeps everything in memory and writes it down every second or two and when it is told to stop. A broker
+//! killed outright would forget what it had acknowledged, and so may one that is stopped while it writes, so `stop` is
+//! orderly and who stops it under load calls `wait_written` first.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -16,6 +17,9 @@ use super::{fetch, free_port, signal, tail, wait_until};
 
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
+/// Longer than the time between two of the broker's writes.
+const QUIET: Duration = Duration::from_secs(4);
+const WRITTEN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Broker {
     port: u16,
@@ -76,6 +80,20 @@ impl Broker {
     /// Follows how far a group has committed a topic.
     pub(crate) fn watch_group(&self, topic: &str, group: &str) -> Watch {
         Watch::open(&self.bootstrap(), topic, group)
+    }
+
+    /// Waits until nothing has been written down for a while: all that was acknowledged is then on disk. Nobody may
+    /// publish or commit meanwhile.
+    pub(crate) fn wait_written(&self) {
+        let written = || fs::metadata(self.data.path().join("data/kafka.json")).and_then(|file| file.modified()).ok();
+        let mut last = (written(), Instant::now());
+        wait_until("the broker has written its data", WRITTEN, || {
+            let now = written();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            last.1.elapsed() > QUIET
+        });
     }
 
     /// Stops the broker in order; its data stays.

@@ -101,6 +101,16 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Holds all its threads still, as a stopped virtual machine would.
+    pub(crate) fn pause(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    /// Lets it go on after `pause`.
+    pub(crate) fn resume(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
     /// Asks it to stop and waits until it has ended.
     #[track_caller]
     pub(crate) fn stop(&mut self, deadline: Duration) -> ExitStatus {
