@@ -8,6 +8,7 @@ mod demo;
 mod evaluate;
 mod forecast;
 mod generate;
+mod health;
 mod migrate;
 mod output;
 mod replay;
@@ -93,6 +94,7 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Health(health::Arguments),
     Demo(demo::Arguments),
     Check(check::Arguments),
     Classify(classify::Arguments),
@@ -110,6 +112,7 @@ impl Cli {
         let globals = &self.globals;
         match self.command {
             Command::Run(arguments) => run::run(arguments, globals),
+            Command::Health(arguments) => health::run(arguments, globals),
             Command::Demo(arguments) => demo::run(arguments, globals),
             Command::Check(arguments) => check::run(arguments, globals),
             Command::Classify(arguments) => classify::run(arguments, globals),

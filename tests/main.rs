@@ -8,13 +8,20 @@
 
 mod broker;
 mod commands;
+// The programs that these run against are fetched for this system only.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod dashboards;
 mod delivery;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod deployment;
 mod faults;
 mod forecasts;
 mod operation;
 mod outcomes;
 mod peers;
 mod setup;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod siem;
 mod tools;
 mod volumes;
 mod whole_path;

@@ -7,7 +7,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use crate::outcomes::{Kind, Outcomes};
 use crate::peers::broker::Broker;
 use crate::peers::client::Isolation;
-use crate::peers::daemon::{Daemon, triaged};
+use crate::peers::daemon::{Daemon, triaged, triaged_with};
 use crate::peers::mock::Mock;
 use crate::peers::wait_until;
 use crate::setup::{GROUP, Setup};
@@ -74,6 +74,30 @@ fn stuck(mock: &Mock, drain_deadline: &str) -> Daemon {
     let daemon = setup.with("stream.drain_deadline", &format!("'{drain_deadline}'")).start();
     wait_until("something is in flight", PATIENCE, || daemon.metric("triaged_in_flight_batches", &[]) > 0.0);
     daemon
+}
+
+#[test]
+fn health_says_what_the_daemon_says() {
+    // Port 1 of this machine: nobody listens there, so that the role is never ready.
+    let daemon = Daemon::start(&Setup::new("127.0.0.1:1", "at_least_once").toml());
+    wait_until("it answers", PATIENCE, || daemon.get("/health/live").is_some());
+    let health = |listen: &str, arguments: &[&str]| {
+        let variables = [("TRIAGED_OPS__LISTEN".to_owned(), listen.to_owned())];
+        let output = triaged_with(&[&["health"], arguments].concat(), &variables);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said)
+    };
+    let address = daemon.address();
+    let everywhere = address.replace("127.0.0.1", "0.0.0.0");
+    let (code, said) = health(&everywhere, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("\"not_ready\"") && said.contains("classify") && said.contains("503"), "{said}");
+    let (code, said) = health(&address, &["--live"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = health("127.0.0.1:1", &["--live"]);
+    assert!(code == Some(1) && said.contains("no answer from 127.0.0.1:1"), "{said}");
+    let (code, said) = health("127.0.0.1:0", &[]);
+    assert!(code == Some(2) && said.contains("nobody to ask"), "{said}");
 }
 
 #[test]

@@ -92,6 +92,11 @@ impl Daemon {
         self.child = spawn(&self.config, &self.roles, &self.files.path().join("log"), true);
     }
 
+    /// Where its HTTP side listens.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -166,7 +171,13 @@ fn spawn(config: &std::path::Path, roles: &str, log: &std::path::Path, append: b
 
 /// Runs `triaged` with arguments to its end.
 pub(crate) fn triaged(args: &[&str]) -> Output {
-    command().args(args).stdin(Stdio::null()).output().expect("the daemon's binary starts")
+    triaged_with(args, &[])
+}
+
+/// Runs `triaged` with arguments and variables to its end.
+pub(crate) fn triaged_with(args: &[&str], variables: &[(String, String)]) -> Output {
+    let variables = variables.iter().map(|(name, value)| (name, value));
+    command().args(args).envs(variables).stdin(Stdio::null()).output().expect("the daemon's binary starts")
 }
 
 fn command() -> Command {

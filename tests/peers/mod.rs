@@ -1,7 +1,7 @@
 //! Programs outside this one that tests and the end-to-end bench run against: a Kafka broker and a ClickHouse server as
-//! processes of their own (`broker`, `clickhouse`, fetched by `fetch`), the daemon as a process of its own (`daemon`),
-//! and what they need to talk to a cluster (`client`). Whatever is started here is stopped when its value is dropped,
-//! also when a test panics.
+//! processes of their own (`broker`, `clickhouse`), other programs likewise (`program`), all fetched by `fetch`; the daemon
+//! as a process of its own (`daemon`); and what they need to talk to a cluster (`client`). Whatever is started here is
+//! stopped when its value is dropped, also when a test panics.
 
 #![allow(dead_code, reason = "the tests and the end-to-end bench each use a part of it")]
 
@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod fetch;
 pub(crate) mod mock;
+pub(crate) mod program;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
