@@ -157,11 +157,8 @@ impl App {
         let name = Role::Escalate.as_str();
         let config = self.config.clone();
         let (topics, events) = EscalateStage::topics(&config);
-        let role = RoleSpec {
-            name,
-            inputs: vec![(Arc::from(&*config.output.escalations), "escalation")],
-            outputs: topics,
-        };
+        let role =
+            RoleSpec { name, inputs: vec![(Arc::from(&*config.output.escalations), "escalation")], outputs: topics };
         let stream = config.escalate.stream_settings(&config.stream);
         let (metrics, runtime) = (self.metrics.clone(), Handle::current());
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());

@@ -296,6 +296,9 @@ text = ["event.original"]
                 ("TRIAGED_DECIDE__QUEUES", r#"{ "User Action" = "iam" }"#),
                 ("TRIAGED_INPUT", r#"[{ topic = "one", kind = "log" }]"#),
                 ("TRIAGED_SERVICE_HOST", "10.0.0.1"),
+                ("TRIAGED_KAFKA_SERVICE_HOST", "10.0.0.2"),
+                ("TRIAGED_CLICKHOUSE_PORT_8123_TCP_ADDR", "10.0.0.3"),
+                ("TRIAGED_CLICKHOUSE_PORT", "tcp://10.0.0.3:8123"),
                 ("PATH", "/bin"),
             ],
         )
@@ -306,6 +309,14 @@ text = ["event.original"]
         assert_eq!(config.rules.files, ["builtin:keywords"]);
         assert_eq!(&*config.decide.queues["User Action"], "iam");
         assert_eq!(&*config.inputs[0].topic, "one");
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_known_for_every_table() {
+        let defaults: toml::Table = toml::from_str(DEFAULT_TOML).unwrap();
+        for table in defaults.keys() {
+            assert!(environment::SECTIONS.contains(&&**table), "{table}");
+        }
     }
 
     #[test]

@@ -3,11 +3,14 @@
 mod calibration;
 mod corpus;
 pub mod dataset;
+mod deep;
+mod encoder;
 pub mod evaluation;
 mod explain;
 mod fast;
 mod features;
 mod head;
+mod kernels;
 mod package;
 mod selection;
 mod sparse;
@@ -15,6 +18,8 @@ mod tables;
 pub mod train;
 pub mod validation;
 
+pub use deep::{DeepManifest, DeepModel, DeepModelError, DeepPrediction, DeepProgress, DeepTrained, train_deep};
+pub use encoder::{Cpu, Encoder, EncoderError, Family, InstructionSet, Pooling, Precision as EncoderPrecision};
 pub use fast::{FastModel, Prediction, Scratch};
 pub use features::{FeatureSettings, MAX_TEXT_BYTES};
 pub use package::{

@@ -14,6 +14,7 @@ mod dashboards;
 mod delivery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod deployment;
+mod escalation;
 mod faults;
 mod forecasts;
 mod operation;

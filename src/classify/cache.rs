@@ -29,6 +29,10 @@ impl TemplateCache {
         self.answers.insert(template, answer);
     }
 
+    pub fn remove(&self, template: u64) {
+        self.answers.remove(&template);
+    }
+
     /// Whether the hit with this number is one to look at again.
     pub(super) fn is_due(&self, hit: u64) -> bool {
         self.recheck_every > 0 && hit.is_multiple_of(self.recheck_every)

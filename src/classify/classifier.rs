@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::model::{FastModel, PackageError};
-use crate::record::{DecidedBy, Kind, Reason, Record};
+use crate::record::{DecidedBy, Kind, Reason, Record, Routing};
 use crate::rules::{self, Prefilter, RuleFault, RuleSet};
 
 use super::cache::TemplateCache;
@@ -145,7 +145,10 @@ impl Classifier {
             None => {
                 scratch.cache_counts.misses += 1;
                 let answer = Arc::new(self.ask(model, record, scratch));
-                cache.insert(template, Arc::clone(&answer));
+                // What the model is not sure of for one line, it may see otherwise in the next of its template.
+                if self.is_sure(model, &answer) {
+                    cache.insert(template, Arc::clone(&answer));
+                }
                 (answer, DecidedBy::Fast)
             }
         };
@@ -194,8 +197,15 @@ impl Classifier {
             return cached;
         }
         scratch.cache_counts.recheck_disagree += 1;
-        cache.insert(template, Arc::clone(&fresh));
+        match self.is_sure(model, &fresh) {
+            true => cache.insert(template, Arc::clone(&fresh)),
+            false => cache.remove(template),
+        }
         fresh
+    }
+
+    fn is_sure(&self, model: &FastModel, answer: &Answer) -> bool {
+        self.decider.routing(answer.best().1, model.auto_route()) == Routing::AutoRoute
     }
 
     fn ask(&self, model: &FastModel, record: &Record<'_>, scratch: &mut Scratch) -> Answer {

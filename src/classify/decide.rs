@@ -1,5 +1,7 @@
 //! From what rules and model say to a verdict. Pure: tables and thresholds.
 
+use std::sync::Arc;
+
 use crate::config::DecideSettings;
 use crate::record::{DecidedBy, Priority, Record, Routing};
 use crate::route::Policy;
@@ -171,8 +173,6 @@ impl Decider {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::record::LogLine;
 

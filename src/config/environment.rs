@@ -10,14 +10,33 @@ const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
 const PART_SEPARATOR: &str = "__";
 /// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
 /// `TRIAGED_SERVICE_HOST`.
-const SECTIONS: [&str; 11] =
-    ["kafka", "stream", "input", "decode", "rules", "model", "cache", "decide", "output", "ops", "log"];
+pub(super) const SECTIONS: [&str; 16] = [
+    "kafka",
+    "stream",
+    "input",
+    "decode",
+    "rules",
+    "model",
+    "cache",
+    "decide",
+    "output",
+    "volumes",
+    "clickhouse",
+    "tally",
+    "forecast",
+    "escalate",
+    "ops",
+    "log",
+];
 
 /// The tree of one variable; `None` when it is not one of ours.
 pub(super) fn layer(name: &str, value: &str, ledger: &mut Ledger) -> Option<Table> {
     let setting = name.strip_prefix(ENVIRONMENT_PREFIX)?.to_ascii_lowercase();
     let origin = Origin::Environment(Arc::from(name));
     if !setting.contains(PART_SEPARATOR) && setting != "input" {
+        if is_service_link(&setting) {
+            return None;
+        }
         let section = SECTIONS
             .into_iter()
             .find(|section| setting.strip_prefix(section).is_some_and(|rest| rest.starts_with('_')))?;
@@ -39,4 +58,13 @@ pub(super) fn layer(name: &str, value: &str, ledger: &mut Ledger) -> Option<Tabl
         *property = property.replace('_', ".");
     }
     Some(tree::nested(&path, Node { value: Value::Text(value.to_owned()), origin }))
+}
+
+/// Kubernetes describes every Service to every pod: one called `triaged-kafka` gives `TRIAGED_KAFKA_SERVICE_HOST`,
+/// `TRIAGED_KAFKA_PORT_9092_TCP_ADDR` and their like.
+fn is_service_link(setting: &str) -> bool {
+    setting.ends_with("_service_host")
+        || setting.contains("_service_port")
+        || setting.ends_with("_port")
+        || setting.contains("_port_")
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::escalate::llm::{
-    Api, BreakerSettings, BudgetSettings, LlmSettings, OutputLimit, RateSettings, ReplyFormat, RetrySettings,
+    Api, BreakerSettings, BudgetSettings, Calibration, Isotonic, LlmSettings, OutputLimit, RateSettings, ReplyFormat,
+    RetrySettings,
 };
 
 use super::reader::Section;
@@ -21,10 +22,8 @@ pub(super) fn read_escalate(section: &mut Section<'_>, environment: &BTreeMap<St
         batch_age: section.duration("batch_age", MILLISECOND..=60 * SECOND),
         workers: section.count("workers", 1..=64),
         encoder: section.parsed("encoder", None, optional_path),
-        precision: section.choice(
-            "precision",
-            &[("auto", Precision::Auto), ("f32", Precision::F32), ("int8", Precision::Int8)],
-        ),
+        precision: section
+            .choice("precision", &[("auto", Precision::Auto), ("f32", Precision::F32), ("int8", Precision::Int8)]),
         ticket: section.parsed("ticket", None, optional_path),
         log: section.parsed("log", None, optional_path),
         llm: section.table("llm", |section| read_llm(section, environment)),
@@ -35,7 +34,7 @@ fn read_llm(section: &mut Section<'_>, environment: &BTreeMap<String, String>) -
     let defaults = LlmSettings::default();
     let azure_deployment = section.parsed("azure_deployment", String::new(), any_text);
     let azure_api_version = section.parsed("azure_api_version", String::new(), any_text);
-    let settings = LlmSettings {
+    LlmSettings {
         enabled: section.flag("enabled"),
         api: match azure_deployment.is_empty() {
             true => Api::OpenAi,
@@ -86,9 +85,24 @@ fn read_llm(section: &mut Section<'_>, environment: &BTreeMap<String, String>) -
         },
         cache_capacity: section.count("cache_capacity", 0..=10_000_000),
         cache_ttl: section.duration("cache_ttl", SECOND..=24 * 365 * HOUR),
+        calibration: read_calibration(section),
         ..defaults
-    };
-    settings
+    }
+}
+
+/// Points `said=right`; without any, no answer of the LLM is sure enough to be routed.
+fn read_calibration(section: &mut Section<'_>) -> Calibration {
+    let mut points = Vec::new();
+    for (_, text) in section.list("calibration") {
+        let point = text
+            .split_once('=')
+            .and_then(|(said, right)| Some((said.trim().parse().ok()?, right.trim().parse().ok()?)));
+        match point {
+            Some(point) => points.push(point),
+            None => section.fault("calibration", format!("{text:?}: expected `said=right` such as \"0.9=0.8\"")),
+        }
+    }
+    if points.is_empty() { Calibration::default() } else { Calibration::Isotonic(Isotonic::new(points)) }
 }
 
 fn amount(section: &mut Section<'_>, key: &'static str) -> f64 {

@@ -37,7 +37,7 @@ mod transport;
 pub use agreement::{Agreement, Confusion, LabelAgreement, Mismatch, Pair};
 pub use budget::Spent;
 pub use calibration::{Calibration, Isotonic};
-pub use client::ClientError;
+pub use client::BuildError;
 pub use injection::Suspicion;
 pub use labels::{Label, LabelError, LabelSet};
 pub use mask::{Masked, mask};

@@ -60,7 +60,8 @@ impl EscalateStage {
         let mut asked = false;
         for kind in Kind::ALL {
             let Some(model) = self.tiers.model(kind) else { continue };
-            let places: Vec<usize> = (0..climbing.len()).filter(|&at| climbing[at].escalation.event.kind == kind).collect();
+            let places: Vec<usize> =
+                (0..climbing.len()).filter(|&at| climbing[at].escalation.event.kind == kind).collect();
             if places.is_empty() {
                 continue;
             }
@@ -77,7 +78,7 @@ impl EscalateStage {
             drop(records);
             for (at, prediction) in places.into_iter().zip(predictions) {
                 climbing[at].opinions.push(Opinion {
-                    label: Cow::Owned(model.labels()[prediction.label].clone()),
+                    label: Cow::Owned(model.labels()[prediction.label].to_string()),
                     confidence: rounded(prediction.confidence),
                     decided_by: DecidedBy::Encoder,
                     model: Cow::Owned(model.id().to_owned()),
@@ -180,7 +181,8 @@ impl Stage for EscalateStage {
         self.ask_llm(&mut climbing);
         let decided_at = rfc3339(Utc::now().timestamp_millis());
         for Climbing { index, escalation, opinions } in climbing {
-            let event = final_event(escalation, &opinions, &self.policy, &decided_at, |routing| self.keeps_text(routing));
+            let event =
+                final_event(escalation, &opinions, &self.policy, &decided_at, |routing| self.keeps_text(routing));
             let key = event.ticket_id.as_deref().map(str::as_bytes).or(batch.get(index).key());
             let topic = self.topics.of(&event.queue);
             let headers = route::headers(&event, false);

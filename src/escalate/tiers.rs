@@ -42,9 +42,11 @@ impl Tiers {
             Some(folder) => Some(Arc::new(load_encoder(folder, settings.precision)?)),
         };
         let model = |kind, folder: &Option<String>| match (&encoder, folder) {
-            (Some(encoder), Some(folder)) => DeepModel::load(Path::new(folder), Arc::clone(encoder))
-                .map(|model| Some(Arc::new(model)))
-                .map_err(|source| TiersError::Model { kind, folder: folder.clone(), source }),
+            (Some(encoder), Some(folder)) => {
+                DeepModel::load(Path::new(folder), Arc::clone(encoder), config.model.device)
+                    .map(|model| Some(Arc::new(model)))
+                    .map_err(|source| TiersError::Model { kind, folder: folder.clone(), source })
+            }
             _ => Ok(None),
         };
         let llm = match settings.llm.enabled {
@@ -90,7 +92,7 @@ impl Tiers {
 
 fn load_encoder(folder: &str, precision: Precision) -> Result<Encoder, TiersError> {
     let precision = match precision {
-        Precision::Auto => EncoderPrecision::best(),
+        Precision::Auto => EncoderPrecision::Int8,
         Precision::F32 => EncoderPrecision::F32,
         Precision::Int8 => EncoderPrecision::Int8,
     };

@@ -245,48 +245,63 @@ impl Package {
         Ok(Package { manifest, weights })
     }
 
+    /// Manifest and weights, as they are written.
+    pub(crate) fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>), PackageError> {
+        let place = || self.manifest.name.clone();
+        let weights = self.weights.to_bytes().map_err(|source| PackageError::Weights { place: place(), source })?;
+        let mut manifest = serde_json::to_vec_pretty(&self.manifest)
+            .map_err(|source| PackageError::Manifest { place: place(), source })?;
+        manifest.push(b'\n');
+        Ok((manifest, weights))
+    }
+
     /// Writes the package as the folder `out`, replacing a package that is there.
     pub(crate) fn write(&self, out: &Path) -> Result<(), PackageError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| PackageError::Write { path, source }
-        };
-        if out.exists()
-            && !out.join(MANIFEST_FILE).exists()
-            && fs::read_dir(out).map_or(true, |mut files| files.next().is_some())
-        {
-            return Err(PackageError::Occupied(out.to_owned()));
-        }
-        let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let sibling = |role: &str| out.with_file_name(format!(".{name}.{role}-{}", std::process::id()));
-        let (fresh, old) = (sibling("new"), sibling("old"));
-        let weights =
-            self.weights.to_bytes().map_err(|source| PackageError::Weights { place: name.clone(), source })?;
-        let mut manifest = serde_json::to_vec_pretty(&self.manifest)
-            .map_err(|source| PackageError::Manifest { place: name.clone(), source })?;
-        manifest.push(b'\n');
-        fs::create_dir_all(&fresh).map_err(failed(&fresh))?;
-        let written = write_durably(&fresh.join(WEIGHTS_FILE), &weights)
-            .and_then(|()| write_durably(&fresh.join(MANIFEST_FILE), &manifest))
-            .map_err(failed(&fresh))
-            .and_then(|()| {
-                // A folder cannot be renamed over a full one, so the old package steps aside first.
-                if out.exists() {
-                    fs::rename(out, &old).map_err(failed(&old))?;
-                }
-                fs::rename(&fresh, out).map_err(failed(out))
-            });
-        if written.is_err() {
-            // The first error is the one to report; these two only tidy up after it.
-            fs::remove_dir_all(&fresh).ok();
-            if !out.exists() {
-                fs::rename(&old, out).ok();
-            }
-        } else if old.exists() {
-            fs::remove_dir_all(&old).map_err(failed(&old))?;
-        }
-        written
+        let (manifest, weights) = self.to_bytes()?;
+        let files = [(WEIGHTS_FILE.to_owned(), weights), (MANIFEST_FILE.to_owned(), manifest)];
+        write_folder(out, MANIFEST_FILE, &files)
     }
+}
+
+/// Writes `files`, by path within the folder, as the folder `out`: whole or not at all. A folder that is there is replaced
+/// when it is empty or holds `mark`.
+pub(crate) fn write_folder(out: &Path, mark: &str, files: &[(String, Vec<u8>)]) -> Result<(), PackageError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PackageError::Write { path, source }
+    };
+    if out.exists() && !out.join(mark).exists() && fs::read_dir(out).map_or(true, |mut files| files.next().is_some()) {
+        return Err(PackageError::Occupied(out.to_owned()));
+    }
+    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let sibling = |role: &str| out.with_file_name(format!(".{name}.{role}-{}", std::process::id()));
+    let (fresh, old) = (sibling("new"), sibling("old"));
+    let write_all = || -> Result<(), PackageError> {
+        fs::create_dir_all(&fresh).map_err(failed(&fresh))?;
+        for (path, bytes) in files {
+            let path = fresh.join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(failed(parent))?;
+            }
+            write_durably(&path, bytes).map_err(failed(&path))?;
+        }
+        // A folder cannot be renamed over a full one, so the old package steps aside first.
+        if out.exists() {
+            fs::rename(out, &old).map_err(failed(&old))?;
+        }
+        fs::rename(&fresh, out).map_err(failed(out))
+    };
+    let written = write_all();
+    if written.is_err() {
+        // The first error is the one to report; these two only tidy up after it.
+        fs::remove_dir_all(&fresh).ok();
+        if !out.exists() {
+            fs::rename(&old, out).ok();
+        }
+    } else if old.exists() {
+        fs::remove_dir_all(&old).map_err(failed(&old))?;
+    }
+    written
 }
 
 #[derive(Deserialize)]
@@ -329,7 +344,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
     let failed = |source| PackageError::Read { path: path.to_owned(), source };
     let bytes = fs::metadata(path).map_err(failed)?.len();
     if bytes > MAX_FILE_BYTES {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::FastModel;
-use super::calibration::Calibration;
+use super::calibration::{Calibration, Grasp};
 use super::dataset::{Dataset, Example, shape_hash};
 use super::evaluation::{Outcome, Report, SMALL_LABEL_ROWS, coverage_at};
 use super::package::{
@@ -102,6 +102,9 @@ pub struct Trained {
     /// Rows that have a twin in another fold which differs only in numbers, case or punctuation: their figures flatter.
     pub rows_with_twins: usize,
     pub seconds: f64,
+    /// Scores (rows × classes) of distinct rows by the models of their folds, and how much of each could be read.
+    held_out_scores: Vec<f32>,
+    held_out_grasps: Vec<Grasp>,
 }
 
 impl Trained {
@@ -112,6 +115,20 @@ impl Trained {
     /// The model, ready to serve.
     pub fn model(&self) -> FastModel {
         FastModel::from_package(self.package.clone())
+    }
+
+    /// Scores of the distinct rows, each by the model of its fold: rows × classes.
+    pub(crate) fn held_out_scores(&self) -> &[f32] {
+        &self.held_out_scores
+    }
+
+    pub(crate) fn held_out_grasps(&self) -> &[Grasp] {
+        &self.held_out_grasps
+    }
+
+    /// Manifest and weights, as they are written.
+    pub(crate) fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>), PackageError> {
+        self.package.to_bytes()
     }
 
     /// Writes the package as a folder, whole or not at all.
@@ -205,6 +222,8 @@ pub fn train(
         duplicates: distinct.duplicates,
         conflicts: distinct.conflicts,
         seconds: started.elapsed().as_secs_f64(),
+        held_out_scores: chosen.scores.clone(),
+        held_out_grasps: chosen.grasps.clone(),
     })
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod fetch;
 pub(crate) mod mock;
+pub(crate) mod openai;
 pub(crate) mod program;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,7 +1,5 @@
 //! What a day may cost, and what it has cost so far.
 
-use std::time::Duration;
-
 use chrono::{DateTime, NaiveDate, Utc};
 use tokio::time::Instant;
 
@@ -89,12 +87,6 @@ impl Budget {
         self.spent
     }
 
-    /// How long until the next day begins.
-    pub(super) fn resets_in(wall: DateTime<Utc>) -> Duration {
-        let midnight = wall.date_naive().succ_opt().and_then(|day| day.and_hms_opt(0, 0, 0));
-        midnight.and_then(|midnight| (midnight.and_utc() - wall).to_std().ok()).unwrap_or_default()
-    }
-
     fn cost(&self, tokens: Tokens) -> f64 {
         let BudgetSettings { price_per_1k_input, price_per_1k_output, .. } = self.settings;
         (tokens.input as f64 * price_per_1k_input + tokens.output as f64 * price_per_1k_output) / 1000.0
@@ -111,6 +103,8 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn wall(text: &str) -> DateTime<Utc> {
@@ -136,7 +130,6 @@ mod tests {
         assert!(!budget.allows(tokens(10, 1), evening));
         assert!(budget.allows(tokens(60, 40), wall("2026-03-02T00:00:00Z")));
         assert_eq!(budget.spent(wall("2026-03-02T00:00:00Z")), Spent::default());
-        assert_eq!(Budget::resets_in(evening), Duration::from_secs(1));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum BuildError {
 
 /// Why a request has no answer. Never holds anything of the request or the response but the status.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(super) enum ClientError {
     #[error("the server cannot be reached")]
     Unreachable(#[source] reqwest::Error),
     #[error("no answer in time")]

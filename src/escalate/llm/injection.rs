@@ -67,7 +67,7 @@ const ORDERS: &str = concat!(
     // French.
     r"|(?:ignor(?:e|ez|er)|oubli(?:e|ez|er)|ne (?:suis|suivez|tiens|tenez)) (?:\w+ ){0,6}(?:instructions?|consignes?|règles?|directives?|ordres?)|tu es (?:maintenant|désormais)|vous êtes (?:maintenant|désormais)|répond(?:s|ez) (?:uniquement|seulement|par|avec)|nouvelles (?:instructions|consignes)",
     // Spanish, Portuguese, Italian.
-    r"|(?:ignor(?:a|e|ar|en)|olvid(?:a|e|ar)|omit(?:e|a|ir)|desconsider\w*|esque(?:ça|cer|ce)|dimentic\w*|trascura\w*) (?:\w+ ){0,6}(?:instruc\w*|istruzion\w*|órdenes|ordens|ordini|reglas|regras|regole|indicaciones|direttive|comandos?|prompt)",
+    r"|(?:ignor(?:a|e|ar|en)|olvid(?:a|e|ar)|omit(?:e|a|ir)|desconsider\w*|esque(?:ça|cer|ce)|dimentic\w*|trascura\w*) (?:\w+ ){0,6}(?:instru[cç]\w*|istruzion\w*|órdenes|ordens|ordini|reglas|regras|regole|indicaciones|direttive|comandos?|prompt)",
     r"|ahora eres|a partir de ahora eres|agora você é|ora sei un|d ora in poi sei|responde (?:solo|sólo|únicamente|con)|responda (?:apenas|somente|com)|rispondi (?:solo|con)",
     // Polish, Czech, Turkish, Russian, Ukrainian.
     r"|(?:zignoruj|ignoruj|pomiń|zapomnij|ignorujte|zapomeň\w*) (?:\w+ ){0,5}(?:instrukc\w*|poleceni\w*|zasad\w*|reguł\w*|pokyn\w*)",

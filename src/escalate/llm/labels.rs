@@ -64,7 +64,7 @@ impl LabelSet {
             if folded.is_empty() || long || name.chars().any(char::is_control) {
                 return Err(LabelError::Name { name: Arc::clone(name) });
             }
-            for part in [name, label.description.as_str()] {
+            for part in [&**name, label.description.as_str()] {
                 hash.update(&part.len().to_le_bytes());
                 hash.update(part.as_bytes());
             }

@@ -148,10 +148,10 @@ impl Limits {
         if !account.budget.allows(tokens, wall) {
             return (Some(Refusal::OverBudget), now);
         }
-        let wait = |bucket: &mut Option<Bucket>, amount| {
+        let time_for = |bucket: &mut Option<Bucket>, amount| {
             bucket.as_mut().map_or(Duration::ZERO, |bucket| bucket.wait(amount, now))
         };
-        let wait = wait(&mut account.requests, 1.0).max(wait(&mut account.tokens, tokens.total()));
+        let wait = time_for(&mut account.requests, 1.0).max(time_for(&mut account.tokens, tokens.total()));
         (None, account.paused_until.map_or(now + wait, |until| until.max(now + wait)))
     }
 
@@ -308,7 +308,7 @@ mod tests {
         permit.end(Ending::Answered(Some(Tokens { input: 60, output: 20 })));
         let permit = limits.admit(SMALL, Instant::now()).await.expect("twenty came back");
         assert_eq!(limits.spent().tokens, 90);
-        permit.end(Ending::Failed { spent: false });
+        permit.end(Ending::Rejected);
         assert_eq!(limits.spent().tokens, 80);
         limits.admit(SMALL, Instant::now()).await.expect("they came back again").end(Ending::Failed { spent: true });
         drop(limits.admit(SMALL, Instant::now()).await.expect("ten are left"));

@@ -11,7 +11,7 @@ use super::budget::{Spent, Tokens};
 use super::cache::AnswerCache;
 use super::calibration::Calibration;
 use super::clean::clean;
-use super::client::{BuildError, LlmClient, Remedy};
+use super::client::{BuildError, ClientError, LlmClient, Remedy};
 use super::injection::{Suspicion, suspicion};
 use super::labels::LabelSet;
 use super::limits::{Ending, Limits, Refusal};
@@ -319,7 +319,7 @@ impl Asker {
             let request_deadline = deadline.min(Instant::now() + self.settings.request_timeout);
             let completed = match timeout_at(request_deadline, self.client.complete(&prompt)).await {
                 Ok(completed) => completed,
-                Err(_) => Err(super::client::ClientError::TimedOut),
+                Err(_) => Err(ClientError::TimedOut),
             };
             let error = match completed {
                 Ok(completion) => {
@@ -346,7 +346,7 @@ impl Asker {
                     return Err(NoAnswer::Refused);
                 }
             };
-            let limited = matches!(error, super::client::ClientError::RateLimited { .. });
+            let limited = matches!(error, ClientError::RateLimited { .. });
             let again = Instant::now() + after.unwrap_or_else(|| backoff(&self.settings.retry, attempt));
             if attempt >= self.settings.retry.attempts || again > start_by {
                 tracing::debug!(error = &error as &dyn std::error::Error, attempt, "the LLM is given up for a record");

@@ -96,7 +96,7 @@ fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> ClientError {
         429 => ClientError::RateLimited { after },
         408 | 425 | 500.. => ClientError::ServerFault { status, after },
         // Wrong key, wrong model, wrong address: the next record would fare no better.
-        401 | 403 | 404 | 405 | ..400 => ClientError::Refused { status },
+        ..=399 | 401 | 403..=405 => ClientError::Refused { status },
         _ => ClientError::Rejected { status },
     }
 }

@@ -185,9 +185,10 @@ fn phone_len(text: &str, at: Range<usize>, run: &str) -> Option<usize> {
 
 fn names_a_phone(before: &str) -> bool {
     let window = before.floor_char_boundary(before.len().saturating_sub(PHONE_WORD_BYTES));
-    let mut words = before[window..].split(|c: char| !c.is_alphanumeric());
+    let clause = before[window..].rfind([',', ';', '\n']).map_or(window, |end| window + end + 1);
+    let mut words = before[clause..].split(|c: char| !c.is_alphanumeric());
     // Of a word that begins before the window only the end is seen.
-    if before[..window].ends_with(char::is_alphanumeric) {
+    if before[..clause].ends_with(char::is_alphanumeric) {
         words.next();
     }
     words.any(|word| PHONE_WORDS.contains(&word.to_lowercase().as_str()))

@@ -157,6 +157,38 @@ fn debug_shows_no_text() {
 }
 
 #[test]
+#[ignore]
+fn timing() {
+    for piece in [
+        "1",
+        "1 ",
+        "a@",
+        "@",
+        "eyJ",
+        "password=",
+        "password ",
+        "::",
+        "0:",
+        "-----BEGIN PRIVATE KEY",
+        "Dear A",
+        "a",
+        "A1",
+        "Hi ",
+    ] {
+        for n in [2_000, 4_000, 8_000] {
+            let text = piece.repeat(n / piece.len());
+            let started = std::time::Instant::now();
+            let p = patterns::find(&text).len();
+            let t1 = started.elapsed();
+            let e = emails::find(&text).len();
+            let t2 = started.elapsed() - t1;
+            mask(&text);
+            eprintln!("{piece:?} {n}: {p} {t1:?} {e} {t2:?} {:?}", started.elapsed());
+        }
+    }
+}
+
+#[test]
 fn hostile_texts_take_linear_time() {
     for piece in [
         "1",

@@ -1,0 +1,218 @@
+//! The encoder: a transformer that turns a text into numbers that stand for its meaning.
+//!
+//! Arrives: a folder as Hugging Face models have it, and texts. Leaves: one row of numbers for each text. BERT, RoBERTa
+//! and DistilBERT and what is made of them are served; weights are packed once, on loading.
+//!
+//! Guarantee: the row of a text does not depend on the texts beside it, on their order or on the number of threads, but
+//! for rounding.
+
+mod error;
+mod forward;
+mod layers;
+mod plan;
+mod pooling;
+mod settings;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use forward::Workspace;
+use layers::Layers;
+use plan::Plan;
+use settings::Settings;
+use tensors::WeightsFile;
+use tokens::TextSplitter;
+
+pub use super::kernels::{Cpu, InstructionSet};
+use super::kernels::{Engine, Team, with_team};
+pub use error::EncoderError;
+pub use layers::Precision;
+pub use settings::{Family, Pooling};
+
+/// A loaded model. Shared by all threads.
+pub struct Encoder {
+    name: String,
+    sha256: String,
+    settings: Settings,
+    precision: Precision,
+    layers: Layers,
+    splitter: TextSplitter,
+    cpu: Cpu,
+    /// Memory of passes that are over, for the next ones.
+    workspaces: Mutex<Vec<Workspace>>,
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoder").field("id", &self.id()).field("precision", &self.precision).finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    /// Loads a folder with `config.json`, `model.safetensors` and `tokenizer.json`. Pooling is what
+    /// `1_Pooling/config.json` says; without one it is the mean in folders of sentence-transformers and else the first
+    /// token.
+    pub fn load(folder: &Path, precision: Precision) -> Result<Encoder, EncoderError> {
+        Encoder::load_on(folder, precision, Cpu::best())
+    }
+
+    /// As `load`, with chosen instructions instead of the fastest.
+    pub fn load_on(folder: &Path, precision: Precision, cpu: Cpu) -> Result<Encoder, EncoderError> {
+        let settings = Settings::read(folder)?;
+        let splitter = TextSplitter::read(folder, &settings)?;
+        let file = WeightsFile::read(folder)?;
+        let layers = Layers::pack(&file, &settings, precision)?;
+        let name = folder.file_name().map_or_else(|| "encoder".into(), |name| name.to_string_lossy());
+        Ok(Encoder {
+            name: name.into_owned(),
+            sha256: file.sha256(),
+            settings,
+            precision,
+            layers,
+            splitter,
+            cpu,
+            workspaces: Mutex::default(),
+        })
+    }
+
+    /// Cuts texts at `max_tokens` where that is less than the model's limit.
+    pub fn with_max_tokens(mut self, max_tokens: usize) -> Result<Encoder, EncoderError> {
+        self.settings.limit_tokens(max_tokens);
+        self.splitter.limit_tokens(&self.settings)?;
+        Ok(self)
+    }
+
+    /// Name of the folder and version of the weights, such as `all-minilm-l6-v2@53aa5117`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.name, &self.sha256[..8])
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Of the weights file.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Numbers of an embedding.
+    pub fn dimension(&self) -> usize {
+        self.settings.hidden
+    }
+
+    pub fn family(&self) -> Family {
+        self.settings.family
+    }
+
+    pub fn pooling(&self) -> Pooling {
+        self.settings.pooling
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What the embeddings are computed with.
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// Tokens of a text that are read; the rest is cut off.
+    pub fn max_tokens(&self) -> usize {
+        self.settings.max_tokens
+    }
+
+    /// Bytes that embeddings and packed weights take.
+    pub fn memory(&self) -> usize {
+        self.layers.bytes()
+    }
+
+    /// The tokens of each text, cut at the limit, with the marks that the model expects around them.
+    pub fn tokenise<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>, EncoderError> {
+        self.splitter.split(texts)
+    }
+
+    /// One row of `dimension()` numbers for each text, pooled as the model was trained to be.
+    pub fn embed<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<f32>, EncoderError> {
+        self.embed_tokens(&self.tokenise(texts)?)
+    }
+
+    /// As `embed`, of texts that are tokens already. No tokens give a row of zeros.
+    pub fn embed_tokens<T: AsRef<[u32]> + Sync>(&self, sequences: &[T]) -> Result<Vec<f32>, EncoderError> {
+        let Settings { pooling, unit_length, .. } = self.settings;
+        self.read(sequences, self.dimension(), |workspace, rows, target| {
+            pooling::pool(&workspace.states, rows, pooling, target);
+            if unit_length {
+                pooling::to_unit_length(target);
+            }
+        })
+    }
+
+    /// For each text three rows of `dimension()` numbers one after another: mean, first token, and maximum of the last
+    /// layer, none scaled to a length. More than an embedding for a head that learns what to make of them.
+    pub fn summarise<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<f32>, EncoderError> {
+        self.summarise_tokens(&self.tokenise(texts)?)
+    }
+
+    /// As `summarise`, of texts that are tokens already.
+    pub fn summarise_tokens<T: AsRef<[u32]> + Sync>(&self, sequences: &[T]) -> Result<Vec<f32>, EncoderError> {
+        let width = self.dimension();
+        self.read(sequences, 3 * width, |workspace, rows, target| {
+            for (target, pooling) in target.chunks_exact_mut(width).zip([Pooling::Mean, Pooling::Cls, Pooling::Max]) {
+                pooling::pool(&workspace.states, rows.clone(), pooling, target);
+            }
+        })
+    }
+
+    /// Runs all sequences through the model and calls `pool` for the rows of each and its part of the result.
+    fn read<T: AsRef<[u32]> + Sync>(
+        &self,
+        sequences: &[T],
+        width: usize,
+        pool: impl Fn(&Workspace, std::ops::Range<usize>, &mut [f32]) + Sync,
+    ) -> Result<Vec<f32>, EncoderError> {
+        for (number, tokens) in sequences.iter().enumerate() {
+            self.check(number, tokens.as_ref())?;
+        }
+        let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.as_ref().len()).collect();
+        let threads = rayon::current_num_threads();
+        let plan = Plan::new(&lengths, threads);
+        let mut result = vec![0.0; sequences.len() * width];
+        let target = Mutex::new(&mut result);
+        let run = |pass: &[usize], team: &Team| {
+            let mut workspace =
+                self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+            let inputs: Vec<&[u32]> = pass.iter().map(|&sequence| sequences[sequence].as_ref()).collect();
+            workspace.run(Engine { cpu: self.cpu, team }, &self.layers, &self.settings, &inputs);
+            {
+                let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
+                for (&sequence, rows) in pass.iter().zip(&workspace.sequences) {
+                    pool(&workspace, rows.clone(), &mut target[sequence * width..][..width]);
+                }
+            }
+            self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+        };
+        with_team(plan.useful_threads(threads), |team| match plan.shared {
+            true => plan.passes.iter().for_each(|pass| run(pass, team)),
+            false => team.for_each(plan.passes.len(), |number| run(&plan.passes[number], &Team::solo())),
+        });
+        Ok(result)
+    }
+
+    fn check(&self, number: usize, tokens: &[u32]) -> Result<(), EncoderError> {
+        let failed = |problem: String| Err(EncoderError::Sequence { sequence: number, problem });
+        if tokens.len() > self.settings.max_tokens {
+            return failed(format!("has {} tokens; at most {} are read", tokens.len(), self.settings.max_tokens));
+        }
+        match tokens.iter().find(|token| **token as usize >= self.settings.vocabulary) {
+            Some(token) => failed(format!("has token {token}; the model knows {}", self.settings.vocabulary)),
+            None => Ok(()),
+        }
+    }
+}
