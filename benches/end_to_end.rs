@@ -23,6 +23,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::end_to_end::{latency, lines, report, throughput};
 use crate::peers::broker::Broker;
+use crate::peers::clickhouse::ClickHouse;
 use crate::peers::daemon::Daemon;
 
 /// Compares the daemon with a bare copy from topic to topic on one broker.
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     /// A file of settings for the daemon, put before those of the bench
     #[arg(long)]
     settings: Option<std::path::PathBuf>,
+    /// Also measure the tally role over the events of each round, into ClickHouse's engine
+    #[arg(long)]
+    tally: bool,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -78,17 +82,26 @@ fn main() {
     );
     eprintln!("{} log lines, {} bytes each on average", args.records, bytes / args.records.max(1));
 
+    let clickhouse = args.tally.then(ClickHouse::start);
     let mut rounds = Vec::new();
     for round in 1..=args.rounds {
         let bare = throughput::bare_copy(&broker, &args, round);
-        let daemon = throughput::daemon(&broker, &args, round);
+        let (daemon, tally) = throughput::daemon(&broker, clickhouse.as_ref(), &args, round);
         eprintln!(
             "round {round}: bare copy {:.0} records/s, triaged {:.0} records/s, ratio {:.3}",
             bare.records_per_second(),
             daemon.records_per_second(),
             daemon.records_per_second() / bare.records_per_second()
         );
-        rounds.push(report::Round { bare, daemon });
+        if let Some(tally) = &tally {
+            eprintln!(
+                "round {round}: tally {:.0} events/s, ratio to classify {:.3}, {:.1} µs of its own CPU an event",
+                tally.records_per_second(),
+                tally.records_per_second() / daemon.records_per_second(),
+                tally.cpu_seconds.unwrap_or(f64::NAN) / tally.records as f64 * 1e6
+            );
+        }
+        rounds.push(report::Round { bare, daemon, tally });
     }
     let latencies = (args.latency_seconds > 0).then(|| report::Latencies {
         bare: latency::bare_copy(&broker, &args),
@@ -123,6 +136,38 @@ filter = "warn"
         brokers = broker.bootstrap(),
         delivery = delivery.get_name(),
     ))
+}
+
+/// Starts the tally role over the events of a `turn`.
+fn start_tally(broker: &Broker, clickhouse: &ClickHouse, args: &Args, turn: &str) -> Daemon {
+    let settings = args.settings.as_ref().map(|path| std::fs::read_to_string(path).expect("the settings can be read"));
+    let mut daemon = Daemon::start_roles(
+        "tally",
+        &format!(
+            r#"
+{settings}
+[kafka]
+brokers = "{brokers}"
+group_prefix = "triaged-{turn}"
+instance = "bench"
+[clickhouse]
+url = "{url}"
+# The lines lie in a fixed past.
+events_retention = "0s"
+volumes_retention = "0s"
+[output]
+events = "{turn}-events"
+dead_letters = "{turn}-dead-letters"
+[log]
+filter = "warn"
+"#,
+            settings = settings.unwrap_or_default(),
+            brokers = broker.bootstrap(),
+            url = clickhouse.url(),
+        ),
+    );
+    daemon.wait_ready();
+    daemon
 }
 
 /// How long anything may take before the bench gives up.

@@ -9,6 +9,7 @@ use crate::Args;
 pub(crate) struct Round {
     pub(crate) bare: Turn,
     pub(crate) daemon: Turn,
+    pub(crate) tally: Option<Turn>,
 }
 
 pub(crate) struct Latencies {
@@ -32,6 +33,9 @@ pub(crate) fn print(args: &Args, bytes: usize, rounds: &[Round], latencies: Opti
         })
     };
     let ratio = median(rounds.iter().map(|round| round.daemon.records_per_second() / round.bare.records_per_second()));
+    let tallies = || rounds.iter().filter_map(|round| Some((round.tally.as_ref()?, &round.daemon)));
+    let tally_rate = median(tallies().map(|(tally, _)| tally.records_per_second()));
+    let tally_ratio = median(tallies().map(|(tally, daemon)| tally.records_per_second() / daemon.records_per_second()));
     let result = json!({
         "records": args.records,
         "bytes_per_record": bytes_each.round(),
@@ -41,6 +45,8 @@ pub(crate) fn print(args: &Args, bytes: usize, rounds: &[Round], latencies: Opti
         "bare_copy": contestant(|round| &round.bare, latencies.map(|both| &both.bare)),
         "triaged": contestant(|round| &round.daemon, latencies.map(|both| &both.daemon)),
         "ratio": (ratio * 1000.0).round() / 1000.0,
+        "tally_records_per_second": tally_rate.round(),
+        "tally_ratio": (tally_ratio * 1000.0).round() / 1000.0,
     });
     if args.json {
         println!("{result}");
@@ -59,6 +65,10 @@ pub(crate) fn print(args: &Args, bytes: usize, rounds: &[Round], latencies: Opti
         println!("{name:<22}{:>14}{:>14}", cell(&result["bare_copy"][key]), cell(&result["triaged"][key]));
     }
     println!("{:<22}{:>28}", "ratio, records/s", result["ratio"]);
+    if tallies().next().is_some() {
+        println!("{:<22}{:>28}", "tally, events/s", cell(&result["tally_records_per_second"]));
+        println!("{:<22}{:>28}", "ratio to classify", cell(&result["tally_ratio"]));
+    }
 }
 
 fn cell(value: &serde_json::Value) -> String {

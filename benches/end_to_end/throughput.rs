@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::bare_copy::BareCopy;
 use crate::peers::broker::Broker;
+use crate::peers::clickhouse::ClickHouse;
 use crate::peers::client::Watch;
-use crate::{Args, PATIENCE, start_daemon};
+use crate::{Args, PATIENCE, start_daemon, start_tally};
 
 /// How often the broker is asked how far a contestant is. Each question costs the broker some microseconds.
 const LOOK: Duration = Duration::from_millis(5);
@@ -44,7 +45,14 @@ pub(crate) fn bare_copy(broker: &Broker, args: &Args, round: usize) -> Turn {
     turn
 }
 
-pub(crate) fn daemon(broker: &Broker, args: &Args, round: usize) -> Turn {
+/// The classify role over the lines, and where there is a ClickHouse then the tally role over the events that came of
+/// them.
+pub(crate) fn daemon(
+    broker: &Broker,
+    clickhouse: Option<&ClickHouse>,
+    args: &Args,
+    round: usize,
+) -> (Turn, Option<Turn>) {
     let turn = format!("triaged-{round}");
     let outputs = ["events", "escalations", "dead-letters"].map(|name| format!("{turn}-{name}"));
     let outputs = outputs.each_ref().map(String::as_str);
@@ -54,8 +62,34 @@ pub(crate) fn daemon(broker: &Broker, args: &Args, round: usize) -> Turn {
     let mut daemon = start_daemon(broker, args, "lines", &turn);
     let measured = observe(broker, args, &outputs, &format!("triaged-{turn}-classify"), daemon.pid());
     daemon.stop(PATIENCE);
+    let stored = clickhouse.map(|clickhouse| tally(broker, clickhouse, args, &turn, outputs[0]));
     broker.delete_topics(&outputs);
-    measured
+    (measured, stored)
+}
+
+/// The events of a turn into ClickHouse: from the first to the last commit.
+fn tally(broker: &Broker, clickhouse: &ClickHouse, args: &Args, turn: &str, events: &str) -> Turn {
+    let count = broker.watch(events).high_watermark();
+    let mut daemon = start_tally(broker, clickhouse, args, turn);
+    let input = broker.watch_group(events, &format!("triaged-{turn}-tally"));
+    let end = Instant::now() + PATIENCE;
+    let wait_until_committed = |least: i64| {
+        while input.committed() < least {
+            assert!(Instant::now() < end, "not all events were committed after {PATIENCE:?}");
+            thread::sleep(LOOK);
+        }
+        input.committed()
+    };
+    let already = wait_until_committed(1);
+    let (start, cpu_before) = (Instant::now(), cpu_seconds(daemon.pid()));
+    wait_until_committed(count);
+    let (seconds, cpu_after) = (start.elapsed().as_secs_f64(), cpu_seconds(daemon.pid()));
+    daemon.stop(PATIENCE);
+    Turn {
+        records: count - already,
+        seconds,
+        cpu_seconds: cpu_after.zip(cpu_before).map(|(after, before)| after - before),
+    }
 }
 
 fn observe(broker: &Broker, args: &Args, outputs: &[&str], group: &str, pid: u32) -> Turn {
