@@ -4,6 +4,7 @@
 
 mod check;
 mod classify;
+mod compare;
 mod demo;
 mod evaluate;
 mod forecast;
@@ -104,6 +105,7 @@ enum Command {
     Replay(replay::Arguments),
     Train(train::Arguments),
     Evaluate(evaluate::Arguments),
+    Compare(compare::Arguments),
 }
 
 impl Cli {
@@ -122,6 +124,7 @@ impl Cli {
             Command::Replay(arguments) => replay::run(arguments, globals),
             Command::Train(arguments) => train::run(arguments, globals),
             Command::Evaluate(arguments) => evaluate::run(arguments, globals),
+            Command::Compare(arguments) => compare::run(arguments, globals),
         }
     }
 }

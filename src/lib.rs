@@ -10,11 +10,15 @@
 //! rules      literals and regexes; a decisive rule ends here ───► queue-events
 //! classify   template cache ─► model ─► decide: sure ───────────► queue-events
 //!                                        not sure ──────────────► escalations
+//! escalate   encoder ─► LLM ─► decide ──────────────────────────► queue-events
+//! tally      queue-events ──────────────────────────────────────► volumes (ClickHouse or memory)
+//! forecast   volumes ───────────────────────────────────────────► forecasts, anomalies
 //! ```
 //!
 //! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles
-//! (`classify`), then `stream`, `rules`, `model`, `decode`, then `record`, `config`, `metrics`. Roles never import one
-//! another. rdkafka is named only in `stream`, Burn only in `model`, axum only in `ops`.
+//! (`classify`, `escalate`, `tally`, `forecast`), then `route`, `stream`, `rules`, `model`, `decode`, then `record`,
+//! `config`, `metrics`. Roles never import one another. rdkafka is named only in `stream`, Burn only in `model`, axum only
+//! in `ops`, the ClickHouse client only in `volumes`.
 
 pub mod cli;
 

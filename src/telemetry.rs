@@ -9,7 +9,8 @@ use crate::config::LogFormat;
 
 /// Libraries that speak of each connection at `debug`, and one that logs whole answers; a filter that names one of
 /// them itself wins, because the later of two equal directives does.
-const QUIET: &str = "hyper=info,hyper_util=info,axum=info,mio=info,tokio=info";
+const QUIET: &str =
+    "hyper=info,hyper_util=info,axum=info,mio=info,tokio=info,h2=info,reqwest=info,rustls=info,async_openai=off";
 
 /// Starts logging. Only the first call in a process counts, so that tests may start several daemons.
 pub fn init(filter: &str, format: LogFormat) {

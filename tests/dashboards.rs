@@ -78,6 +78,7 @@ fn metrics_of(expression: &str) -> BTreeSet<String> {
 #[test]
 fn dashboards_are_whole() {
     let mut uids = BTreeSet::new();
+    let named = Regex::new(r"\$\{?([a-z]+)").expect("a pattern");
     for name in BOARDS {
         let board = board(name);
         assert!(uids.insert(text(&board, "uid").to_owned()), "{name} has a uid of its own");
@@ -95,7 +96,6 @@ fn dashboards_are_whole() {
             }
         }
         let variables: Vec<&str> = items(&board["templating"], "list").map(|variable| text(variable, "name")).collect();
-        let named = Regex::new(r"\$\{?([a-z]+)").expect("a pattern");
         let whole = board.to_string();
         for found in named.captures_iter(&whole) {
             assert!(variables.contains(&&found[1]), "{name}: there is no variable {}", &found[1]);

@@ -17,6 +17,7 @@ mod deployment;
 mod escalation;
 mod faults;
 mod forecasts;
+mod llm;
 mod operation;
 mod outcomes;
 mod peers;

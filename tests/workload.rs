@@ -43,6 +43,12 @@ impl Workload {
         Workload { records: records.collect() }
     }
 
+    /// The first `count` records, and the others.
+    pub(crate) fn split(&self, count: usize) -> (Workload, Workload) {
+        let (first, second) = self.records.split_at(count);
+        (Workload { records: first.to_vec() }, Workload { records: second.to_vec() })
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }

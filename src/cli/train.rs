@@ -1,7 +1,7 @@
 //! `triaged train`: a model package from labelled rows.
 
 use std::io::{self, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::config::DeviceKind;
 use crate::model::dataset::{Columns, Dataset, Leakage};
 use crate::model::train::{DEFAULT_TIME_BUDGET, Progress, TrainSettings, Trained, train};
+use crate::model::{DeepProgress, Encoder, EncoderPrecision, train_deep};
 use crate::record::Kind;
 
 use super::evaluate::write_report;
@@ -61,6 +62,11 @@ pub(super) struct Arguments {
     /// Seconds that the search for settings may take on two cores of a small server; counted as work, not by the clock
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIME_BUDGET)]
     time_budget: f64,
+
+    /// Train for the escalate role, over the transformer in this folder (see `triaged model fetch`): the package holds
+    /// a head over its embeddings and the fast model
+    #[arg(long, value_name = "FOLDER")]
+    encoder: Option<PathBuf>,
 
     /// Store the confidence at which this share of decisions was right in validation, such as 0.99
     #[arg(long)]
@@ -129,6 +135,9 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         origin: arguments.origin.clone(),
         command: command_line(&arguments),
     };
+    if let Some(folder) = &arguments.encoder {
+        return run_deep(&arguments, globals, &dataset, &settings, folder);
+    }
     let bar = progress_bar();
     let trained = train(&dataset, &settings, &mut |progress| show(&bar, &progress))?;
     bar.finish_and_clear();
@@ -148,6 +157,52 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
     }
     let mut out = stdout().lock();
     write_result(&mut out, &arguments, &trained, leakage.as_ref())?;
+    Ok(())
+}
+
+fn run_deep(
+    arguments: &Arguments,
+    globals: &Globals,
+    dataset: &Dataset,
+    settings: &TrainSettings,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    // In f32, so that the head does not depend on the processor that it was trained on.
+    let encoder = Encoder::load(folder, EncoderPrecision::F32)?;
+    let bar = progress_bar();
+    let trained = train_deep(dataset, settings, &encoder, &mut |progress| match progress {
+        DeepProgress::Fast(progress) => show(&bar, &progress),
+        DeepProgress::Embedding { done, of } => {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.set_message("texts read by the encoder");
+        }
+        DeepProgress::Head { done, of, best } => {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("head, accuracy {best:.4}"));
+        }
+    })?;
+    bar.finish_and_clear();
+    trained.write(&arguments.out)?;
+    if globals.json {
+        return write_json(&serde_json::json!({
+            "package": arguments.out,
+            "manifest": trained.manifest(),
+            "report": trained.report,
+            "fast_report": trained.fast().report,
+            "seconds": trained.seconds,
+        }));
+    }
+    let mut out = stdout().lock();
+    write_report(&mut out, &trained.report)?;
+    writeln!(
+        out,
+        "\nthe fast model alone: accuracy {:.4}, expected calibration error {:.4}",
+        trained.fast().report.summary.accuracy,
+        trained.fast().report.summary.ece
+    )?;
+    writeln!(out, "{} written after {:.1} s", arguments.out.display(), trained.seconds)?;
     Ok(())
 }
 
@@ -261,6 +316,9 @@ fn command_line(arguments: &Arguments) -> String {
     }
     if arguments.time_budget != DEFAULT_TIME_BUDGET {
         add("time-budget", &arguments.time_budget);
+    }
+    if let Some(encoder) = &arguments.encoder {
+        add("encoder", &short_path(encoder));
     }
     if let Some(precision) = arguments.target_precision {
         add("target-precision", &precision);

@@ -358,7 +358,9 @@ fn check_transactions(config: &Config, ledger: &mut Ledger) {
 fn check_escalation(config: &Config, ledger: &mut Ledger) {
     let escalate = &config.escalate;
     for fault in escalate.llm.faults(config.decide.human_verify, config.decide.auto_route) {
-        ledger.fault(&format!("escalate.llm.{}", fault.key), format!("expected {}", fault.rule));
+        let key = format!("escalate.llm.{}", fault.key);
+        let needed = format!("needs {key}: {}", fault.rule);
+        ledger.conflict((&key, fault.rule.to_owned()), ("escalate.llm.enabled", needed));
     }
     for (key, folder) in [("escalate.ticket", &escalate.ticket), ("escalate.log", &escalate.log)] {
         if folder.is_some() && escalate.encoder.is_none() {

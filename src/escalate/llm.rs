@@ -26,6 +26,7 @@ mod injection;
 mod labels;
 mod limits;
 mod mask;
+mod outcome;
 mod prompt;
 mod rate;
 mod reply;
@@ -41,8 +42,9 @@ pub use client::BuildError;
 pub use injection::Suspicion;
 pub use labels::{Label, LabelError, LabelSet};
 pub use mask::{Masked, mask};
+pub use outcome::{Answer, LlmOutcome, NoAnswer, Question, Usage};
 pub use settings::{
     Api, BreakerSettings, BudgetSettings, Example, LlmSettings, OutputLimit, RateSettings, ReplyFormat, RetrySettings,
     SettingFault,
 };
-pub use tier::{Answer, LlmOutcome, LlmTier, NoAnswer, Question, Status, Usage};
+pub use tier::{LlmTier, Status};

@@ -181,8 +181,7 @@ impl Encoder {
             self.check(number, tokens.as_ref())?;
         }
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.as_ref().len()).collect();
-        let threads = rayon::current_num_threads();
-        let plan = Plan::new(&lengths, threads);
+        let plan = Plan::new(&lengths, rayon::current_num_threads());
         let mut result = vec![0.0; sequences.len() * width];
         let target = Mutex::new(&mut result);
         let run = |pass: &[usize], team: &Team| {
@@ -198,7 +197,7 @@ impl Encoder {
             }
             self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         };
-        with_team(plan.useful_threads(threads), |team| match plan.shared {
+        with_team(plan.threads, |team| match plan.shared {
             true => plan.passes.iter().for_each(|pass| run(pass, team)),
             false => team.for_each(plan.passes.len(), |number| run(&plan.passes[number], &Team::solo())),
         });

@@ -138,6 +138,7 @@ impl LlmClient {
             .tls_backend_preconfigured(tls(settings.base_url.starts_with("https:"))?)
             .connect_timeout(settings.connect_timeout)
             .timeout(settings.request_timeout)
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .pool_idle_timeout(IDLE)
             // A redirect would carry text and key to where nobody configured them to go.
             .redirect(Policy::none())

@@ -131,6 +131,13 @@ fn compiled(pattern: &str) -> Regex {
         .expect("the patterns are valid, a test compiles them")
 }
 
+/// Compiles the patterns, which takes a fraction of a second, before the first text comes.
+pub(super) fn compile() {
+    for patterns in [&PATTERNS, &ORDER_PATTERN, &SORTING_PATTERN, &CONNECTING_PATTERN] {
+        LazyLock::force(patterns);
+    }
+}
+
 /// The first reason to suspect a cleaned text, if there is one.
 pub(super) fn suspicion(text: &str, labels: &LabelSet) -> Option<Suspicion> {
     let marker = PATTERNS.search_half(&Input::new(text)).map(|found| match found.pattern().as_usize() {

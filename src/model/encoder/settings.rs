@@ -165,7 +165,7 @@ impl Settings {
         within("vocab_size", raw.vocab_size, MAX_VOCABULARY)?;
         within("max_position_embeddings", raw.max_position_embeddings, MAX_POSITIONS)?;
         within("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
-        if raw.hidden_size % raw.num_attention_heads != 0 {
+        if !raw.hidden_size.is_multiple_of(raw.num_attention_heads) {
             return Err(format!("hidden_size {} is no multiple of {} heads", raw.hidden_size, raw.num_attention_heads));
         }
         if !(raw.layer_norm_eps > 0.0 && raw.layer_norm_eps < 1.0) {

@@ -11,6 +11,7 @@ mod x86 {
     use std::arch::asm;
     use std::arch::x86_64::{__cpuid, __cpuid_count, _mm512_load_si512, _xgetbv};
     use std::marker::PhantomData;
+    use std::mem::MaybeUninit;
     use std::sync::OnceLock;
 
     use super::super::cpu::{Cpu, InstructionSet};
@@ -117,17 +118,18 @@ mod x86 {
             #[repr(C, align(64))]
             struct Totals([[i32; PANEL]; 2 * TILE_ROWS]);
 
-            let mut totals = Totals([[0; PANEL]; 2 * TILE_ROWS]);
-            let target = totals.0.as_mut_ptr().cast::<i32>();
+            let mut totals = MaybeUninit::<Totals>::uninit();
+            let target = totals.as_mut_ptr().cast::<i32>();
             // SAFETY: the registers are set up, as this exists; input and panel are readable by contract; `totals` has
-            // room for 32 × 32 sums. Having registers means having AVX-512.
+            // room for 32 × 32 sums, and as many rows as `store` reads are written. Having registers means having
+            // AVX-512.
             unsafe {
                 if rows > TILE_ROWS {
                     multiply_32(tile, target);
                 } else {
                     multiply_16(tile, target);
                 }
-                store(rows, tile, &totals.0);
+                store(rows, tile, target);
             }
         }
     }
@@ -213,14 +215,15 @@ mod x86 {
     }
 
     /// # Safety
-    /// As `Session::compute`, with at most 32 rows; the processor has AVX-512 F.
+    /// As `Session::compute`; `totals` has `rows` rows of 32 sums on a cache line; the processor has AVX-512 F.
     #[target_feature(enable = "avx512f")]
-    unsafe fn store(rows: usize, tile: QuantisedTile, totals: &[[i32; PANEL]]) {
-        for (row, totals) in totals[..rows].iter().enumerate() {
-            // SAFETY: the row is inside the tile; the sums are 32 numbers on a cache line.
+    unsafe fn store(rows: usize, tile: QuantisedTile, totals: *const i32) {
+        for row in 0..rows {
+            // SAFETY: the row is inside the tile, and its sums are there by contract.
             unsafe {
-                store16(&tile, row, 0, _mm512_load_si512(totals.as_ptr().cast()));
-                store16(&tile, row, 16, _mm512_load_si512(totals[16..].as_ptr().cast()));
+                let totals = totals.add(row * PANEL);
+                store16(&tile, row, 0, _mm512_load_si512(totals.cast()));
+                store16(&tile, row, 16, _mm512_load_si512(totals.add(16).cast()));
             }
         }
     }

@@ -11,7 +11,7 @@ use super::Engine;
 use super::buffer::Aligned;
 use super::dense_tiles::{self, DenseTile};
 use super::grid::{self, Matrix, PANEL, Shared};
-use super::rows::{scale_row, softmax_row};
+use super::rows::{scale_row, softmax_rows};
 
 /// Products that a softmax step of scores needs; queries arrive scaled by one over the root of `head_size`.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +117,7 @@ impl Scratch {
             let first = rows.start + block.start;
             for panel in 0..count.div_ceil(PANEL) {
                 let tile = DenseTile {
-                    input: projected.row(first)[queries..queries + size].as_ptr(),
+                    input: projected.memory()[first * projected.stride() + queries..].as_ptr(),
                     input_stride: projected.stride(),
                     depth: size,
                     panel: self.keys[panel * PANEL * size..][..PANEL * size].as_ptr(),
@@ -130,9 +130,7 @@ impl Scratch {
                 unsafe { dense_tiles::compute(engine.cpu, block.len(), tile) };
             }
             let mut factors = [0.0; MAX_BLOCK];
-            for (row, factor) in factors[..block.len()].iter_mut().enumerate() {
-                softmax_row(engine.cpu, self.scores.row_mut(row), factor);
-            }
+            softmax_rows(engine.cpu, self.scores.memory_mut(), scores_stride, count, &mut factors[..block.len()]);
             for panel in 0..size.div_ceil(PANEL) {
                 let tile = DenseTile {
                     input: self.scores.memory().as_ptr(),

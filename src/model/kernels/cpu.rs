@@ -91,6 +91,11 @@ impl Cpu {
         self.0
     }
 
+    /// Whether it multiplies bytes faster than floating-point numbers; without, int8 only saves memory.
+    pub fn has_byte_products(self) -> bool {
+        matches!(self.0, InstructionSet::AvxVnni | InstructionSet::Avx512Vnni | InstructionSet::Amx)
+    }
+
     #[cfg(target_arch = "x86_64")]
     pub(super) fn vectors(self) -> Vectors {
         match self.0 {

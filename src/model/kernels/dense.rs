@@ -5,7 +5,7 @@
 
 use super::buffer::Aligned;
 use super::dense_tiles::{self, DenseTile};
-use super::functions::activate;
+use super::functions::{OutputTile, activate};
 use super::grid::{self, Matrix, PANEL, Shared};
 use super::{Activation, Engine};
 
@@ -76,11 +76,9 @@ impl DenseWeights {
                     // of `inputs` numbers; `pointer` checked the output. Panels of different parts are different
                     // columns, so no other thread uses these.
                     unsafe { dense_tiles::compute(engine.cpu, block.len(), tile) };
-                    for row in 0..block.len() {
-                        // SAFETY: one row of the tile just written, used by this thread only.
-                        let values = unsafe { std::slice::from_raw_parts_mut(target.add(row * stride), PANEL) };
-                        activate(engine.cpu, activation, values);
-                    }
+                    // SAFETY: the tile that was just written.
+                    let tile = unsafe { OutputTile::new(target, block.len(), stride) };
+                    activate(engine.cpu, activation, tile);
                 }
             }
         });

@@ -3,6 +3,9 @@
 //! Each function has one body. It is compiled once for each width, and chosen by the `Cpu` that it is called with.
 //! `FUSED` says that the processor multiplies and adds in one instruction; without one, `f32::mul_add` is a slow call.
 
+use std::marker::PhantomData;
+
+use super::grid::PANEL;
 use super::{Activation, Cpu};
 
 /// 1.5 × 2²³: adding it rounds to an integer, which then stands in the lowest bits.
@@ -45,47 +48,71 @@ macro_rules! for_all_vectors {
 pub(super) use for_all_vectors;
 
 for_all_vectors! {
-    /// Applies GELU to every value.
-    pub(super) fn gelu(values: &mut [f32]) = gelu_body;
-    /// Applies the approximation of GELU by the hyperbolic tangent to every value.
-    pub(super) fn gelu_tanh(values: &mut [f32]) = gelu_tanh_body;
-    pub(super) fn relu(values: &mut [f32]) = relu_body;
+    fn gelu(tile: OutputTile<'_>) = gelu_body;
+    fn gelu_tanh(tile: OutputTile<'_>) = gelu_tanh_body;
+    fn relu(tile: OutputTile<'_>) = relu_body;
 }
 
-pub(super) fn activate(cpu: Cpu, activation: Activation, values: &mut [f32]) {
+/// Rows of 32 numbers somewhere in a matrix; what lies between them may be another thread's.
+#[derive(Debug)]
+pub(super) struct OutputTile<'a> {
+    start: *mut f32,
+    rows: usize,
+    stride: usize,
+    kind: PhantomData<&'a mut [f32]>,
+}
+
+impl OutputTile<'_> {
+    /// # Safety
+    /// `rows` rows of 32 numbers begin at `start` and every `stride` after it, and are nobody else's while this lives.
+    pub(super) unsafe fn new(start: *mut f32, rows: usize, stride: usize) -> Self {
+        debug_assert!(stride >= PANEL);
+        OutputTile { start, rows, stride, kind: PhantomData }
+    }
+
+    #[inline(always)]
+    fn change_each(self, function: impl Fn(f32) -> f32) {
+        for row in 0..self.rows {
+            // SAFETY: 32 numbers begin there, ours alone, by the contract of `new`.
+            let values = unsafe { &mut *self.start.add(row * self.stride).cast::<[f32; PANEL]>() };
+            for value in values {
+                *value = function(*value);
+            }
+        }
+    }
+}
+
+pub(super) fn activate(cpu: Cpu, activation: Activation, tile: OutputTile<'_>) {
     match activation {
         Activation::None => {}
-        Activation::Gelu => gelu(cpu, values),
-        Activation::GeluTanh => gelu_tanh(cpu, values),
-        Activation::Relu => relu(cpu, values),
+        Activation::Gelu => gelu(cpu, tile),
+        Activation::GeluTanh => gelu_tanh(cpu, tile),
+        Activation::Relu => relu(cpu, tile),
     }
 }
 
 #[inline(always)]
-fn gelu_body<const FUSED: bool>(values: &mut [f32]) {
-    for value in values {
-        let half = 0.5 * *value;
-        *value = multiply_add::<FUSED>(half, erf::<FUSED>(*value * std::f32::consts::FRAC_1_SQRT_2), half);
-    }
+fn gelu_body<const FUSED: bool>(tile: OutputTile<'_>) {
+    tile.change_each(|value| {
+        let half = 0.5 * value;
+        multiply_add::<FUSED>(half, erf::<FUSED>(value * std::f32::consts::FRAC_1_SQRT_2), half)
+    });
 }
 
 #[inline(always)]
-fn gelu_tanh_body<const FUSED: bool>(values: &mut [f32]) {
+fn gelu_tanh_body<const FUSED: bool>(tile: OutputTile<'_>) {
     // x / (1 + exp(-2 √(2/π) (x + 0.044715 x³))), as (1 + tanh y) / 2 is the logistic function of 2 y.
-    const LINEAR: f32 = -1.595_769_1;
+    const LINEAR: f32 = -1.595_769;
     const CUBIC: f32 = LINEAR * 0.044_715;
-    for value in values {
-        let square = *value * *value;
-        let exponent = *value * multiply_add::<FUSED>(square, CUBIC, LINEAR);
-        *value /= 1.0 + exp::<FUSED>(exponent);
-    }
+    tile.change_each(|value| {
+        let exponent = value * multiply_add::<FUSED>(value * value, CUBIC, LINEAR);
+        value / (1.0 + exp::<FUSED>(exponent))
+    });
 }
 
 #[inline(always)]
-fn relu_body<const FUSED: bool>(values: &mut [f32]) {
-    for value in values {
-        *value = at_least(*value, 0.0);
-    }
+fn relu_body<const FUSED: bool>(tile: OutputTile<'_>) {
+    tile.change_each(|value| at_least(value, 0.0));
 }
 
 /// a b + c
@@ -172,30 +199,36 @@ pub(super) mod tests {
         sum * std::f64::consts::FRAC_2_SQRT_PI
     }
 
+    fn tile(values: &mut [f32]) -> OutputTile<'_> {
+        assert_eq!(values.len() % PANEL, 0);
+        // SAFETY: whole rows of a slice that is borrowed as long as the tile lives.
+        unsafe { OutputTile::new(values.as_mut_ptr(), values.len() / PANEL, PANEL) }
+    }
+
     fn inputs() -> Vec<f32> {
-        (-10_000..=10_000).map(|step| step as f32 / 1000.0).collect()
+        (-10_000..10_016).map(|step| step as f32 / 1000.0).collect()
     }
 
     #[test]
     fn activations_are_close_to_exact_values_on_every_path() {
         for cpu in cpus() {
             let mut found = inputs();
-            activate(cpu, Activation::Gelu, &mut found);
+            activate(cpu, Activation::Gelu, tile(&mut found));
             for (x, found) in inputs().into_iter().zip(found) {
                 let x = f64::from(x);
                 let exact = x * 0.5 * (1.0 + exact_erf(x / std::f64::consts::SQRT_2));
                 assert!((f64::from(found) - exact).abs() < 3e-7 * x.abs().max(1.0), "{cpu:?} {x}: {found} for {exact}");
             }
             let mut found = inputs();
-            activate(cpu, Activation::GeluTanh, &mut found);
+            activate(cpu, Activation::GeluTanh, tile(&mut found));
             for (x, found) in inputs().into_iter().zip(found) {
                 let x = f64::from(x);
                 let exact = 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
                 assert!((f64::from(found) - exact).abs() < 2e-6 * x.abs().max(1.0), "{cpu:?} {x}: {found} for {exact}");
             }
-            let mut found = vec![-1.0, 0.0, 2.5];
-            activate(cpu, Activation::Relu, &mut found);
-            assert_eq!(found, [0.0, 0.0, 2.5]);
+            let mut found = [-1.0, 0.0, 2.5].repeat(32);
+            activate(cpu, Activation::Relu, tile(&mut found));
+            assert_eq!(found, [0.0, 0.0, 2.5].repeat(32));
         }
     }
 

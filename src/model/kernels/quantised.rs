@@ -7,7 +7,7 @@
 //! the order in which both the vector and the tile instructions take them.
 
 use super::buffer::Aligned;
-use super::functions::activate;
+use super::functions::{OutputTile, activate};
 use super::grid::{self, Matrix, PANEL, Shared};
 use super::quantised_tiles::{QuantisedTile, Session};
 use super::{Activation, Engine};
@@ -137,11 +137,9 @@ impl QuantisedWeights {
                     // multiple of 16 on, which is what `blocks` begins at where more rows are read. `pointer` checked
                     // the output. Panels of different parts are different columns, so no other thread uses these.
                     unsafe { session.compute(block.len(), tile) };
-                    for row in 0..block.len() {
-                        // SAFETY: one row of the tile just written, used by this thread only.
-                        let values = unsafe { std::slice::from_raw_parts_mut(target.add(row * stride), PANEL) };
-                        activate(engine.cpu, activation, values);
-                    }
+                    // SAFETY: the tile that was just written.
+                    let tile = unsafe { OutputTile::new(target, block.len(), stride) };
+                    activate(engine.cpu, activation, tile);
                 }
             }
         });

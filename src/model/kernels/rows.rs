@@ -31,8 +31,7 @@ pub(crate) fn add_normalise(engine: Engine<'_>, values: &mut Matrix, added: &Mat
     assert_eq!((values.rows(), values.width()), (added.rows(), added.width()), "shape of what is added");
     values.for_each_share(engine.team, |share, rows| {
         for (number, row) in share.zip(rows.into_rows()) {
-            add_row(engine.cpu, row, added.row(number));
-            normalise_row(engine.cpu, row, norm);
+            add_normalise_row(engine.cpu, row, added.row(number), norm);
         }
     });
 }
@@ -51,20 +50,27 @@ pub(crate) fn quantise(engine: Engine<'_>, values: &Matrix, quantised: &mut Quan
 }
 
 for_all_vectors! {
-    fn add_row(values: &mut [f32], added: &[f32]) = add_row_body;
+    fn add_normalise_row(values: &mut [f32], added: &[f32], norm: &Norm) = add_normalise_row_body;
     fn normalise_row(values: &mut [f32], norm: &Norm) = normalise_row_body;
     fn quantise_row(values: &[f32], bytes: &mut [u8], step: &mut Step) = quantise_row_body;
-    /// Turns scores into e^(score − largest score) and leaves one over their sum in `inverse_sum`.
-    pub(super) fn softmax_row(scores: &mut [f32], inverse_sum: &mut f32) = softmax_row_body;
+    /// Turns the `count` scores of each row into e^(score − largest score) and leaves one over their sum in
+    /// `inverse_sums`. What follows in a row, up to a multiple of 32, is overwritten.
+    pub(super) fn softmax_rows(
+        scores: &mut [f32],
+        stride: usize,
+        count: usize,
+        inverse_sums: &mut [f32],
+    ) = softmax_rows_body;
     /// `target = source × factor`.
     pub(super) fn scale_row(target: &mut [f32], source: &[f32], factor: f32) = scale_row_body;
 }
 
 #[inline(always)]
-fn add_row_body<const FUSED: bool>(values: &mut [f32], added: &[f32]) {
+fn add_normalise_row_body<const FUSED: bool>(values: &mut [f32], added: &[f32], norm: &Norm) {
     for (value, added) in values.iter_mut().zip(added) {
         *value += added;
     }
+    normalise_row_body::<FUSED>(values, norm);
 }
 
 #[inline(always)]
@@ -74,9 +80,15 @@ fn scale_row_body<const FUSED: bool>(target: &mut [f32], source: &[f32], factor:
     }
 }
 
-/// Combines `start` with every value, lane by lane, then the lanes.
+/// Combines all values from `start` on, lane by lane, then the lanes. `neutral` changes nothing that it is combined with.
 #[inline(always)]
-fn fold(values: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+fn fold(
+    values: &[f32],
+    start: f32,
+    neutral: f32,
+    combine: impl Fn(f32, f32) -> f32,
+    join: impl Fn(f32, f32) -> f32,
+) -> f32 {
     let mut lanes = [start; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
@@ -84,17 +96,41 @@ fn fold(values: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32, join: imp
             *lane = combine(*lane, *value);
         }
     }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane = combine(*lane, *value);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = join(lanes[lane], lanes[lane + width]);
+    if !rest.is_empty() {
+        // Whole vectors to the end: lanes that are reached by a number not known beforehand leave the registers.
+        let mut last = [neutral; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for (lane, value) in lanes.iter_mut().zip(&last) {
+            *lane = combine(*lane, *value);
         }
-        width /= 2;
     }
-    lanes[0]
+    join_lanes(lanes, join)
+}
+
+/// Smallest and largest of the values and zero.
+#[inline(always)]
+fn extent(values: &[f32]) -> (f32, f32) {
+    let (mut smallest, mut largest) = ([0.0; LANES], [0.0; LANES]);
+    let mut extend = |chunk: &[f32; LANES]| {
+        for ((smallest, largest), value) in smallest.iter_mut().zip(&mut largest).zip(chunk) {
+            *smallest = at_most(*smallest, *value);
+            *largest = at_least(*largest, *value);
+        }
+    };
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    chunks.iter().for_each(&mut extend);
+    let mut last = [0.0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    extend(&last);
+    (join_lanes(smallest, at_most), join_lanes(largest, at_least))
+}
+
+#[inline(always)]
+fn join_lanes(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let sixteen: [f32; 16] = std::array::from_fn(|lane| join(lanes[lane], lanes[lane + 16]));
+    let eight: [f32; 8] = std::array::from_fn(|lane| join(sixteen[lane], sixteen[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| join(eight[lane], eight[lane + 4]));
+    join(join(four[0], four[2]), join(four[1], four[3]))
 }
 
 #[inline(always)]
@@ -105,9 +141,9 @@ fn sum(a: f32, b: f32) -> f32 {
 #[inline(always)]
 fn normalise_row_body<const FUSED: bool>(values: &mut [f32], norm: &Norm) {
     let count = values.len() as f32;
-    let mean = fold(values, 0.0, sum, sum) / count;
+    let mean = fold(values, 0.0, 0.0, sum, sum) / count;
     let square = |total, value: f32| multiply_add::<FUSED>(value - mean, value - mean, total);
-    let variance = fold(values, 0.0, square, sum) / count;
+    let variance = fold(values, 0.0, mean, square, sum) / count;
     let factor = 1.0 / (variance + norm.epsilon).sqrt();
     for ((value, gain), shift) in values.iter_mut().zip(&norm.gain).zip(&norm.shift) {
         *value = multiply_add::<FUSED>((*value - mean) * factor, *gain, *shift);
@@ -115,29 +151,43 @@ fn normalise_row_body<const FUSED: bool>(values: &mut [f32], norm: &Norm) {
 }
 
 #[inline(always)]
-fn softmax_row_body<const FUSED: bool>(scores: &mut [f32], inverse_sum: &mut f32) {
-    let largest = fold(scores, f32::MIN, at_least, at_least);
-    for score in scores.iter_mut() {
-        *score = exp::<FUSED>(*score - largest);
+fn softmax_rows_body<const FUSED: bool>(scores: &mut [f32], stride: usize, count: usize, inverse_sums: &mut [f32]) {
+    for (row, inverse_sum) in scores.chunks_mut(stride).zip(inverse_sums) {
+        let padded = count.next_multiple_of(LANES);
+        // So small that nothing is added to the sum.
+        row[count..padded].fill(f32::MIN);
+        let (chunks, _) = row[..padded].as_chunks_mut::<LANES>();
+        let mut lanes = [f32::MIN; LANES];
+        for chunk in &*chunks {
+            for (lane, score) in lanes.iter_mut().zip(chunk) {
+                *lane = at_least(*lane, *score);
+            }
+        }
+        let largest = join_lanes(lanes, at_least);
+        let mut lanes = [0.0; LANES];
+        for chunk in chunks {
+            for (lane, score) in lanes.iter_mut().zip(chunk) {
+                *score = exp::<FUSED>(*score - largest);
+                *lane += *score;
+            }
+        }
+        *inverse_sum = 1.0 / join_lanes(lanes, sum);
     }
-    *inverse_sum = 1.0 / fold(scores, 0.0, sum, sum);
 }
 
 #[inline(always)]
 fn quantise_row_body<const FUSED: bool>(values: &[f32], bytes: &mut [u8], step: &mut Step) {
     // Zero itself must be a multiple of the scale, so the range includes it.
-    let smallest = fold(values, 0.0, at_most, at_most);
-    let largest = fold(values, 0.0, at_least, at_least);
+    let (smallest, largest) = extent(values);
     let range = at_least(largest - smallest, SMALLEST_RANGE);
-    let scale = range / 255.0;
     let inverse = 255.0 / range;
-    let zero = (-smallest * inverse).round_ties_even();
+    let zero = -smallest * inverse + ROUNDER - ROUNDER;
     // Multiplied and added apart on every processor: all paths must give the same bytes.
     for (byte, value) in bytes.iter_mut().zip(values) {
         let rounded = at_most(at_least(*value * inverse + zero, 0.0), 255.0) + ROUNDER;
         *byte = rounded.to_bits() as u8;
     }
-    *step = Step { scale, zero: zero as i32 };
+    *step = Step { scale: range / 255.0, zero: zero as i32 };
 }
 
 #[cfg(test)]
@@ -179,12 +229,16 @@ mod tests {
     fn softmax_sums_to_one() {
         for cpu in cpus() {
             for count in [1, 5, 16, 33, 200] {
-                let mut scores = values(count);
-                let mut inverse = 0.0;
-                softmax_row(cpu, &mut scores, &mut inverse);
+                let mut scores = Matrix::new(2, count);
+                (0..2).for_each(|row| scores.row_mut(row).copy_from_slice(&values(count)));
+                let mut inverse = [0.0; 2];
+                let stride = scores.stride();
+                softmax_rows(cpu, scores.memory_mut(), stride, count, &mut inverse);
                 let total: f64 = values(count).into_iter().map(|x| f64::from(x).exp()).sum();
-                for (found, x) in scores.iter().zip(values(count)) {
-                    assert!((f64::from(found * inverse) - f64::from(x).exp() / total).abs() < 1e-6);
+                for row in 0..2 {
+                    for (found, x) in scores.row(row).iter().zip(values(count)) {
+                        assert!((f64::from(found * inverse[row]) - f64::from(x).exp() / total).abs() < 1e-6);
+                    }
                 }
             }
         }

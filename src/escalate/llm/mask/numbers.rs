@@ -126,6 +126,47 @@ pub(super) fn card_or_phone(text: &str, at: Range<usize>) -> Vec<Find> {
     }
 }
 
+/// Behind the digits at `start`, and behind further groups of digits in which neither a card's nor a telephone's number
+/// begins. Without this, a text of nothing but short numbers is searched again from each of them.
+pub(super) fn behind_digits(text: &str, start: usize) -> usize {
+    let bytes = text.as_bytes();
+    let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    // Behind other signs an address may begin.
+    let separates = |at: usize| bytes.get(at).is_some_and(|byte| b" -/".contains(byte));
+    let mut at = start + digits(start);
+    while separates(at) {
+        let group = digits(at + 1);
+        let next = at + 1 + group;
+        if group == 0 || !separates(next) || !card_or_phone(text, at + 1..run_end(bytes, at + 1)).is_empty() {
+            break;
+        }
+        at = next;
+    }
+    at
+}
+
+/// Where the run ends that the pattern of `card_or_phone` would take.
+fn run_end(bytes: &[u8], start: usize) -> usize {
+    const MAX_DIGITS: usize = 24;
+    const MAX_SEPARATORS: usize = 3;
+    let (mut end, mut digits, mut separators) = (start, 0, 0);
+    for (offset, byte) in bytes[start..].iter().enumerate() {
+        if byte.is_ascii_digit() {
+            digits += 1;
+            separators = 0;
+            end = start + offset + 1;
+        } else if b" ./()-".contains(byte) {
+            separators += 1;
+        } else {
+            break;
+        }
+        if digits == MAX_DIGITS || separators > MAX_SEPARATORS {
+            break;
+        }
+    }
+    end
+}
+
 /// Bytes of a card's number at the start: 13 to 19 digits, grouped by single blanks or hyphens, that pass Luhn's check.
 fn card_len(run: &str) -> Option<usize> {
     let mut digits = Vec::with_capacity(19);
@@ -167,10 +208,16 @@ fn is_social_security(run: &str) -> bool {
 
 /// Bytes of a telephone's number at the start.
 fn phone_len(text: &str, at: Range<usize>, run: &str) -> Option<usize> {
+    // What goes on from an earlier number is the rest of a date or of an identifier.
+    let before = &text[..at.start];
+    let joined = before.trim_end_matches(['.', '-', '/', ':']);
+    if joined.len() < before.len() && joined.ends_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
     let digits = run.bytes().filter(u8::is_ascii_digit).count();
     let first_digits = run.trim_start_matches(['+', '(']);
     let groups = group_lengths(run);
-    let named = names_a_phone(&text[..at.start]);
+    let named = names_a_phone(before);
     let international = run.starts_with('+') || run.starts_with("(+") || run.starts_with("00") && groups.len() > 1;
     let american = matches!(groups[..], [3, 3, 4] | [1, 3, 3, 4]);
     let national = first_digits.starts_with('0') && groups.len() > 1 && digits >= 8 && !is_date(&groups);

@@ -74,8 +74,11 @@ const SECRET_IS: &str = concat!(
 );
 
 /// `password hunter2`, `--token abc123`, `curl -u jane:abc`.
-const SECRET_BARE: &str =
-    concat!(r"(?i:", password_words!(), r"|token|secret|api[_-]?key)[ \t]{1,2}|(?-u:\b)curl [^\n]{0,100}?-u[ \t]{1,2}");
+const SECRET_BARE: &str = concat!(
+    r"(?i:",
+    password_words!(),
+    r"|token|secret|api[_-]?key)[ \t]{1,2}|(?-u:\b)curl [^\n]{0,100}?-u[ \t]{1,2}|(?-u:\b)(?:mysql|mariadb|sshpass)[^\n]{0,60}? -p ?"
+);
 
 /// `user=`, `"username": `.
 const USER_KEY: &str = concat!(
@@ -101,12 +104,12 @@ const NAME: &str = concat!(
     r"|(?m:^)[> \t]{0,8}(?:from|to|cc|bcc|von|an|de|para|à|reply-to|sent by)[ \t]{0,2}:[ \t]{0,3}",
     // Closings; the longer first, because the first alternative wins.
     r"|(?m:^)-- ?(?:\n|$)",
-    r"|(?-u:\b)(?:regards|sincerely(?: yours)?|yours (?:sincerely|faithfully|truly)|respectfully|mfg",
+    r"|(?:с уважением|з повагою|(?-u:\b)(?:regards|sincerely(?: yours)?|yours (?:sincerely|faithfully|truly)|respectfully|mfg",
     r"|mit (?:freundlichen|besten|lieben|herzlichen) gr(?:ü|ue)(?:ß|ss)en|(?:viele|beste|liebe|schöne|freundliche) gr(?:ü|ue)(?:ß|ss)e",
     r"|cordialement|bien à vous|salutations|saludos|atentamente|un saludo|(?:cordiali|distinti) saluti|atenciosamente",
-    r"|met vriendelijke groet(?:en)?|med v(?:ä|e)nlig h(?:ä|i)lsning|vennlig hilsen|pozdrawiam|z poważaniem|с уважением",
+    r"|met vriendelijke groet(?:en)?|med v(?:ä|e)nlig h(?:ä|i)lsning|vennlig hilsen|pozdrawiam|z poważaniem",
     r"|thanks(?: a lot| in advance| and regards)?|thank you(?: very much| so much| in advance)?|thx|cheers|best(?: wishes)?",
-    r"|(?:vielen |besten |lieben )?dank(?:e)?|merci(?: d'avance)?|gracias|grazie|obrigad[oa]|bedankt|tack|lg|vg|br",
+    r"|(?:vielen |besten |lieben )?dank(?:e)?|merci(?: d'avance)?|gracias|grazie|obrigad[oa]|bedankt|tack|lg|vg|br)",
     r")[ \t]{0,3}[,.!;:–—-]{0,3}[ \t]{0,3}(?:\r?\n[> \t*_~–—-]{0,8}){0,3})",
 );
 
@@ -140,11 +143,13 @@ fn reader(pattern: PatternID) -> Reader {
     PATTERNS[pattern.as_usize()].1
 }
 
-/// Behind the character at `start`, or behind all digits there.
+/// Behind the character at `start`, or behind the figures there.
 fn behind_first(text: &str, start: usize) -> usize {
     let rest = &text[start..];
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    start + digits.max(rest.chars().next().map_or(1, char::len_utf8))
+    if rest.starts_with(|c: char| c.is_ascii_digit()) {
+        return numbers::behind_digits(text, start);
+    }
+    start + rest.chars().next().map_or(1, char::len_utf8)
 }
 
 /// One find.

@@ -116,6 +116,9 @@ const STATES: &[&str] = &[
     "vergessen",
 ];
 
+/// Of something that looks random, by which it is judged.
+const LOOKED_AT_BYTES: usize = 64;
+
 const SCHEMES: [&str; 7] = ["bearer", "basic", "digest", "negotiate", "token", "apikey", "aws4-hmac-sha256"];
 
 /// Up to the end line, or to the end of the text when it is not there.
@@ -181,14 +184,15 @@ pub(super) fn bare_value(text: &str, at: Range<usize>) -> Vec<Find> {
 
 /// 32 characters or more of a key, a hash, or encoded bytes. Names of functions have few figures.
 pub(super) fn random_looking(text: &str, at: Range<usize>) -> Vec<Find> {
-    let end = token_end(text, at.end);
-    let run = &text[at.start..end];
+    // The search comes back for each later place in the run, so the look at it has a bound.
+    let looked_at = text.floor_char_boundary(text.len().min(at.start + LOOKED_AT_BYTES));
+    let run = &text[at.start..at.end.max(token_end(&text[..looked_at], at.end))];
     let digits = run.bytes().filter(u8::is_ascii_digit).count();
     let letters = run.bytes().filter(u8::is_ascii_alphabetic).count();
     let blank_before = !text[..at.start].ends_with(|c: char| c.is_alphanumeric());
     if digits >= 4 && letters >= 4 && blank_before {
         let sort = if run.bytes().all(|byte| byte.is_ascii_hexdigit()) { Sort::Hash } else { Sort::Secret };
-        return one(at.start..end, sort);
+        return one(at.start..token_end(text, at.end), sort);
     }
     vec![]
 }
