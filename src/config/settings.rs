@@ -228,6 +228,8 @@ impl TallySettings {
             batch_bytes: self.batch_bytes,
             batch_age: self.batch_age,
             max_in_flight_bytes: stream.max_in_flight_bytes.max(self.batch_bytes * (self.workers + 1)),
+            // Else the next batch would have to be fetched while this one is inserted, a part at a time.
+            max_prefetch_bytes: stream.max_prefetch_bytes.max(2 * self.batch_bytes),
             workers: self.workers,
             ..stream.clone()
         }

@@ -16,6 +16,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const CENTURY: Duration = Duration::from_secs(36_525 * 24 * 3600);
 /// A year of days, which is the longest that was ever asked for, or a month of hours.
 const MOST_STEPS: u64 = 750;
+/// Two of them are fetched ahead, and librdkafka fetches at most 2 GiB.
+const MOST_BATCH: usize = 512 << 20;
 /// Every series of a window is held in memory and fitted again each time.
 const MOST_HISTORY: u64 = 20_000;
 
@@ -48,7 +50,7 @@ pub(super) fn read_clickhouse(section: &mut Section<'_>, environment: &BTreeMap<
 pub(super) fn read_tally(section: &mut Section<'_>) -> TallySettings {
     TallySettings {
         batch_records: section.count("batch_records", 1..=1_000_000),
-        batch_bytes: section.size("batch_bytes", 1024..=(1 << 30)),
+        batch_bytes: section.size("batch_bytes", 1024..=MOST_BATCH),
         batch_age: section.duration("batch_age", MILLISECOND..=MINUTE),
         workers: section.count("workers", 1..=64),
     }

@@ -107,24 +107,6 @@ fn fold(
     join_lanes(lanes, join)
 }
 
-/// Smallest and largest of the values and zero.
-#[inline(always)]
-fn extent(values: &[f32]) -> (f32, f32) {
-    let (mut smallest, mut largest) = ([0.0; LANES], [0.0; LANES]);
-    let mut extend = |chunk: &[f32; LANES]| {
-        for ((smallest, largest), value) in smallest.iter_mut().zip(&mut largest).zip(chunk) {
-            *smallest = at_most(*smallest, *value);
-            *largest = at_least(*largest, *value);
-        }
-    };
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    chunks.iter().for_each(&mut extend);
-    let mut last = [0.0; LANES];
-    last[..rest.len()].copy_from_slice(rest);
-    extend(&last);
-    (join_lanes(smallest, at_most), join_lanes(largest, at_least))
-}
-
 #[inline(always)]
 fn join_lanes(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let sixteen: [f32; 16] = std::array::from_fn(|lane| join(lanes[lane], lanes[lane + 16]));
@@ -178,7 +160,8 @@ fn softmax_rows_body<const FUSED: bool>(scores: &mut [f32], stride: usize, count
 #[inline(always)]
 fn quantise_row_body<const FUSED: bool>(values: &[f32], bytes: &mut [u8], step: &mut Step) {
     // Zero itself must be a multiple of the scale, so the range includes it.
-    let (smallest, largest) = extent(values);
+    let smallest = fold(values, 0.0, 0.0, at_most, at_most);
+    let largest = fold(values, 0.0, 0.0, at_least, at_least);
     let range = at_least(largest - smallest, SMALLEST_RANGE);
     let inverse = 255.0 / range;
     let zero = -smallest * inverse + ROUNDER - ROUNDER;
@@ -235,9 +218,9 @@ mod tests {
                 let stride = scores.stride();
                 softmax_rows(cpu, scores.memory_mut(), stride, count, &mut inverse);
                 let total: f64 = values(count).into_iter().map(|x| f64::from(x).exp()).sum();
-                for row in 0..2 {
+                for (row, inverse) in inverse.into_iter().enumerate() {
                     for (found, x) in scores.row(row).iter().zip(values(count)) {
-                        assert!((f64::from(found * inverse[row]) - f64::from(x).exp() / total).abs() < 1e-6);
+                        assert!((f64::from(found * inverse) - f64::from(x).exp() / total).abs() < 1e-6);
                     }
                 }
             }
