@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::record::{Kind, Priority};
 
+use super::api::read_api;
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
@@ -57,6 +58,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             tally: root.table("tally", read_tally),
             forecast: root.table("forecast", read_forecast),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
+            api: root.table("api", read_api),
             log: root.table("log", read_log),
         }
     });
@@ -290,7 +292,7 @@ fn read_log(section: &mut Section<'_>) -> LogSettings {
     }
 }
 
-fn parse_listen(text: &str) -> Result<Option<std::net::SocketAddr>, String> {
+pub(super) fn parse_listen(text: &str) -> Result<Option<std::net::SocketAddr>, String> {
     match text.trim() {
         "" => Ok(None),
         text => text

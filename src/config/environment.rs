@@ -9,7 +9,8 @@ const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
 /// Parts of a setting's name are separated by this in a variable's name.
 const PART_SEPARATOR: &str = "__";
 /// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
-/// `TRIAGED_SERVICE_HOST`.
+/// `TRIAGED_SERVICE_HOST`. `api` is not among them: a service that is called `triaged-api` gives every pod a
+/// `TRIAGED_API_SERVICE_HOST`.
 const SECTIONS: [&str; 11] =
     ["kafka", "stream", "input", "decode", "rules", "model", "cache", "decide", "output", "ops", "log"];
 
