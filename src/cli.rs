@@ -8,6 +8,7 @@ mod demo;
 mod evaluate;
 mod forecast;
 mod generate;
+mod keys;
 mod migrate;
 mod output;
 mod replay;
@@ -98,6 +99,7 @@ enum Command {
     Classify(classify::Arguments),
     Forecast(forecast::Arguments),
     Migrate(migrate::Arguments),
+    Keys(keys::Arguments),
     Generate(generate::Arguments),
     Replay(replay::Arguments),
     Train(train::Arguments),
@@ -115,6 +117,7 @@ impl Cli {
             Command::Classify(arguments) => classify::run(arguments, globals),
             Command::Forecast(arguments) => forecast::run(arguments, globals),
             Command::Migrate(arguments) => migrate::run(arguments, globals),
+            Command::Keys(arguments) => keys::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
             Command::Replay(arguments) => replay::run(arguments, globals),
             Command::Train(arguments) => train::run(arguments, globals),
