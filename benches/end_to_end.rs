@@ -129,6 +129,8 @@ kind = "log"
 events = "{turn}-events"
 escalations = "{turn}-escalations"
 dead_letters = "{turn}-dead-letters"
+[api]
+listen = ""
 [log]
 filter = "warn"
 "#,

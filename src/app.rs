@@ -13,7 +13,7 @@ use crate::decode::Decoder;
 use crate::escalate::{EscalateStage, Tiers};
 use crate::forecast::Forecaster;
 use crate::metrics::Metrics;
-use crate::ops::OpsServer;
+use crate::ops::{ApiServer, OpsServer};
 use crate::readiness::{Readiness, RoleReadiness};
 use crate::record::Kind;
 use crate::stream::{self, RoleSpec, Topics};
@@ -61,7 +61,7 @@ pub struct App {
     roles: Vec<Role>,
     metrics: Metrics,
     supervisor: Supervisor,
-    /// For the classify role alone.
+    /// For the classify role and the API, who share it.
     classifier: Option<Arc<Classifier>>,
     /// For the escalate role alone.
     tiers: Option<Arc<Tiers>>,
@@ -72,7 +72,7 @@ impl App {
     /// Loads rules and models. Nothing is connected yet.
     pub fn load(config: Config, roles: &[Role]) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
-        let classifier = match roles.contains(&Role::Classify) {
+        let classifier = match roles.contains(&Role::Classify) || config.api.listen.is_some() {
             true => Some(Arc::new(load_classifier(&config, &metrics)?)),
             false => None,
         };
@@ -105,6 +105,9 @@ impl App {
         if let Some(address) = self.config.ops.listen {
             self.start_ops(address, readiness.clone()).await?;
         }
+        if let Some(address) = self.config.api.listen {
+            self.start_api(address).await?;
+        }
         for role in self.roles.clone() {
             match role {
                 Role::Classify => self.start_classify(&readiness)?,
@@ -124,6 +127,14 @@ impl App {
         let (draining, close) = (self.supervisor.shutdown(), self.supervisor.service_shutdown());
         let serving = server.serve(self.metrics.clone(), readiness, draining, close);
         self.supervisor.spawn_service("ops", serving);
+        Ok(())
+    }
+
+    async fn start_api(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        let classifier = self.classifier.clone().expect("loaded with the API");
+        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        let server = ApiServer::bind(address, &self.config, classifier, store, metrics).await?;
+        self.supervisor.spawn_service("api", server.serve(self.supervisor.service_shutdown()));
         Ok(())
     }
 

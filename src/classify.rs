@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! stage       decode ─► classifier ─► event
+//! desk        the same for a record that somebody brings: the API
 //! classifier  rules ─► template cache ─► fast model ─► decide
 //! ```
 
 mod cache;
 mod classifier;
 mod decide;
+mod desk;
 mod event;
 mod stage;
 pub mod template;
@@ -15,4 +17,5 @@ pub mod template;
 pub use cache::TemplateCache;
 pub use classifier::{Classifier, ClassifierError, Models, Scratch};
 pub use decide::{Action, Answer, Decider, Verdict};
+pub use desk::{Decision, Desk, Fate};
 pub use stage::{ClassifyStage, Destinations};

@@ -10,6 +10,7 @@ mod evaluate;
 mod forecast;
 mod generate;
 mod health;
+mod keys;
 mod migrate;
 mod output;
 mod replay;
@@ -101,6 +102,7 @@ enum Command {
     Classify(classify::Arguments),
     Forecast(forecast::Arguments),
     Migrate(migrate::Arguments),
+    Keys(keys::Arguments),
     Generate(generate::Arguments),
     Replay(replay::Arguments),
     Train(train::Arguments),
@@ -120,6 +122,7 @@ impl Cli {
             Command::Classify(arguments) => classify::run(arguments, globals),
             Command::Forecast(arguments) => forecast::run(arguments, globals),
             Command::Migrate(arguments) => migrate::run(arguments, globals),
+            Command::Keys(arguments) => keys::run(arguments, globals),
             Command::Generate(arguments) => generate::run(arguments, globals),
             Command::Replay(arguments) => replay::run(arguments, globals),
             Command::Train(arguments) => train::run(arguments, globals),

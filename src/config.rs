@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+mod api;
 mod checked;
 mod environment;
 mod escalate;
@@ -144,6 +145,7 @@ mod tests {
         assert_eq!(config.decide.priorities["Critical Error"], Priority::Critical);
         assert_eq!(config.warnings(), Vec::<String>::new());
         assert_eq!(config.ops.listen, Some("127.0.0.1:9464".parse().unwrap()));
+        assert_eq!(config.api.listen, Some("127.0.0.1:9465".parse().unwrap()));
     }
 
     #[test]
@@ -192,7 +194,7 @@ a = 1
   config.toml:18: input[1].topic = "queue-events": is the same topic as output.events: events would be classified for ever
   config.toml:22: cache.masks = [...]: "ipv4": expected one of number, hex, ip, uuid, path, email, url, quoted
   config.toml:25: decide.human_verify = 0.9: must not be above decide.auto_route, which is 0.85
-  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, ops, log"#
+  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, ops, api, log"#
         );
     }
 

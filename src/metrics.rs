@@ -9,6 +9,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::local::LocalHistogram;
@@ -23,6 +24,9 @@ pub use labels::{CacheResult, Outcome, StageName};
 
 /// The tiers of `DecidedBy::tier`, and `none` for records that nothing decided (dead letters).
 const TIERS: [&str; 6] = ["rule", "cache", "fast", "encoder", "llm", "none"];
+
+/// Any other method is one that somebody made up.
+const HTTP_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// All metrics of the process; cloning shares them.
 #[derive(Clone)]
@@ -61,6 +65,8 @@ struct Families {
     build_info: IntGaugeVec,
     model_info: IntGaugeVec,
     role_ready: IntGaugeVec,
+    http_requests: IntCounterVec,
+    http_duration: HistogramVec,
     start_time: Gauge,
 }
 
@@ -183,6 +189,17 @@ impl Metrics {
             build_info: gauge("build_info", "The version that runs; always 1.", &["version"]),
             model_info: gauge("model_info", "The models in use; always 1.", &["kind", "id"]),
             role_ready: gauge("role_ready", "1 when the role is ready, else 0.", &["role"]),
+            http_requests: counter(
+                "http_requests_total",
+                "Requests to the API by the pattern of their path.",
+                &["route", "method", "status"],
+            ),
+            http_duration: histogram(
+                "http_request_duration_seconds",
+                "From the header of a request to the API to the beginning of its answer.",
+                &["route", "method"],
+                powers(0.000_5, 4.0, 9),
+            ),
             start_time: register(
                 &registry,
                 Gauge::new("process_start_time_seconds", "Start of the process since the Unix epoch in seconds."),
@@ -291,6 +308,13 @@ impl Metrics {
     pub fn forget_consumer_lag(&self, topic: &str, partition: i32) {
         // An error means that there was nothing to forget.
         drop(self.0.consumer_lag.remove_label_values(&[topic, &partition.to_string()]));
+    }
+
+    /// Counts a request to the API. `route` is the pattern of the path, never the path itself.
+    pub fn http_request(&self, route: &str, method: &str, status: u16, took: Duration) {
+        let method = HTTP_METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        self.0.http_requests.with_label_values(&[route, method, &status.to_string()]).inc();
+        self.0.http_duration.with_label_values(&[route, method]).observe(took.as_secs_f64());
     }
 
     /// States which model serves a kind.

@@ -1,9 +1,25 @@
-//! The HTTP port for operators: liveness, readiness with reasons, and metrics.
+//! Everything that answers over HTTP, on two addresses: health and metrics for operators (`server`, `routes`), and the
+//! API for programs and people (`api`). The only place where axum is named.
 //!
-//! Nothing here changes anything, and nothing confidential leaves: no configuration, no texts. A slow or idle peer is
-//! cut off, and peers beyond the limit wait in the kernel's backlog.
+//! ```text
+//! listener   accepts within limits: connections, deadlines, slow readers, TLS     both servers
+//! server     /health/live, /health/ready, /metrics
+//! api        /v1, /docs
+//! keys       the keys file: who may call the API; `triaged keys` writes it, the API reads it
+//! ```
 
+mod api;
+mod headers;
+mod keyring;
+mod keys;
+mod listener;
 mod routes;
 mod server;
+mod tls;
 
-pub use server::{OpsError, OpsServer};
+pub use api::{ApiError, ApiServer};
+pub use keyring::{Denied, Keyring};
+pub use keys::{KeyRecord, KeyState, KeysError, KeysFile, Moment, NewKey, Permission};
+pub use listener::BindError;
+pub use server::OpsServer;
+pub use tls::TlsError;

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use json::{write_escalation, write_event};
@@ -20,7 +21,7 @@ pub use json::{write_escalation, write_event};
 const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0xedac_537b_ef57_5e4e_92f7_b072_12c6_8484);
 
 /// What a topic carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Ticket,
@@ -57,7 +58,7 @@ impl FromStr for Kind {
 }
 
 /// How urgent a record is; ordered, so that the highest of several wins by `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     Low,
@@ -97,7 +98,7 @@ impl FromStr for Priority {
 }
 
 /// What is to be done with an event, by its confidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Routing {
     AutoRoute,
@@ -234,7 +235,7 @@ impl Record<'_> {
 }
 
 /// Where the original record lies in Kafka. It travels with the record through every tier.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct SourcePosition<'a> {
     #[serde(borrow)]
     pub topic: Cow<'a, str>,
@@ -261,7 +262,7 @@ impl fmt::Display for SourcePosition<'_> {
 }
 
 /// A label with the probability that a model gave it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Alternative<'a> {
     #[serde(borrow)]
     pub label: Cow<'a, str>,
@@ -272,7 +273,7 @@ pub struct Alternative<'a> {
 }
 
 /// A feature of the text that spoke for the decided label, or against it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Reason<'a> {
     /// `word disk`, `pair disk full`, `letters isk`, `signal urls>=2`.
     #[serde(borrow)]
@@ -282,7 +283,7 @@ pub struct Reason<'a> {
 }
 
 /// Indicators of compromise found in the text, each normalised (defanged forms are re-fanged), sorted, unique.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Indicators {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
@@ -305,8 +306,9 @@ impl Indicators {
 }
 
 /// The final decision on one record: the value of `queue-events`. See `schemas/queue-event.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QueueEvent<'a> {
+    #[schema(value_type = String, format = "uuid")]
     pub event_id: Uuid,
     #[serde(borrow)]
     pub source: SourcePosition<'a>,

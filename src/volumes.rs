@@ -8,17 +8,22 @@
 //! store        the one door: events in, volumes out, forecasts both ways
 //! clickhouse   client, time-outs, statements, what errors mean      migrations   schemas/clickhouse/*.sql
 //! memory       the same sets of offsets in this process
-//! row          the columns of the tables
+//! row          the columns of the tables                            audit        who changed what
+//! question     what is asked of events
 //! ```
 
+mod audit;
 mod clickhouse;
 mod memory;
 mod migrations;
+mod question;
 mod row;
 mod store;
 
+pub use audit::AuditEntry;
 pub use clickhouse::{ClickHouseStore, Failure, StoreError};
 pub use memory::MemoryStore;
 pub use migrations::{Migration, Pending};
-pub use row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, InvalidEvent};
+pub use question::{DecisionCount, EventCursor, EventQuery, QueueCount};
+pub use row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, InvalidEvent, StoredEvent};
 pub use store::{TOTAL, Volume, VolumeQuery, VolumeStore};

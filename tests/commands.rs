@@ -51,8 +51,10 @@ fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
 #[test]
 fn every_command_explains_itself() {
     let mut found = String::new();
-    for command in ["", "run", "demo", "check", "classify", "generate", "replay", "train", "evaluate"] {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|part| !part.is_empty()).collect();
+    let commands =
+        ["", "run", "demo", "check", "classify", "keys", "keys create", "generate", "replay", "train", "evaluate"];
+    for command in commands {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = output(&arguments, "");
         assert!(output.status.success(), "{}", text(&output.stderr));
         found += &format!("$ triaged {}\n{}\n", arguments.join(" "), text(&output.stdout));

@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stderr, reason = "a failed test prints what the daemon logged, and the seed it used")]
 
+mod api;
 mod broker;
 mod commands;
 // The programs that these run against are fetched for this system only.

@@ -23,6 +23,8 @@ impl Setup {
             ("stream.retry_backoff_max", "500ms"),
             ("output.include_text", "always"),
             ("log.filter", "triaged=debug,info"),
+            // Several daemons run at a time.
+            ("api.listen", ""),
         ] {
             setup = setup.with(name, &format!("'{value}'"));
         }

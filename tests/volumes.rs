@@ -282,7 +282,7 @@ fn migrations_are_applied_once_by_several_at_a_time() {
             scope.spawn(|| migrate(&setup, &[]));
         }
     });
-    assert_eq!(clickhouse.query("SELECT count() FROM schema_migrations FINAL"), "3");
+    assert_eq!(clickhouse.query("SELECT count() FROM schema_migrations FINAL"), "4");
     assert_eq!(migrate(&setup, &["--dry-run"]), "-- nothing is missing\n");
     let forever = setup.clone().with("clickhouse.events_retention", "'0s'");
     assert!(migrate(&forever, &["--dry-run"]).contains("REMOVE TTL"));

@@ -141,6 +141,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
     config.kafka.properties.clear();
     config.output.escalate = true;
     config.ops.listen = None;
+    config.api.listen = None;
     config.volumes.store = StoreKind::Memory;
     // The broker keeps little, so events must be counted soon.
     config.tally.batch_records = 2_000;

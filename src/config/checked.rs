@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::record::{Kind, Priority};
 
+use super::api::read_api;
 use super::escalate::read_escalate;
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
@@ -59,6 +60,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             forecast: root.table("forecast", read_forecast),
             escalate: root.table("escalate", |section| read_escalate(section, environment)),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
+            api: root.table("api", read_api),
             log: root.table("log", read_log),
         }
     });
@@ -293,7 +295,7 @@ fn read_log(section: &mut Section<'_>) -> LogSettings {
     }
 }
 
-fn parse_listen(text: &str) -> Result<Option<std::net::SocketAddr>, String> {
+pub(super) fn parse_listen(text: &str) -> Result<Option<std::net::SocketAddr>, String> {
     match text.trim() {
         "" => Ok(None),
         text => text

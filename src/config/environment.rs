@@ -10,7 +10,7 @@ const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
 const PART_SEPARATOR: &str = "__";
 /// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
 /// `TRIAGED_SERVICE_HOST`.
-pub(super) const SECTIONS: [&str; 16] = [
+pub(super) const SECTIONS: [&str; 17] = [
     "kafka",
     "stream",
     "input",
@@ -26,6 +26,7 @@ pub(super) const SECTIONS: [&str; 16] = [
     "forecast",
     "escalate",
     "ops",
+    "api",
     "log",
 ];
 

@@ -26,6 +26,7 @@ pub struct Config {
     pub forecast: ForecastSettings,
     pub escalate: EscalateSettings,
     pub ops: OpsSettings,
+    pub api: ApiSettings,
     pub log: LogSettings,
 }
 
@@ -313,6 +314,41 @@ impl WindowSettings {
 #[derive(Debug, Clone)]
 pub struct OpsSettings {
     pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    pub listen: Option<std::net::SocketAddr>,
+    /// `None`: no keys, every local caller is an administrator.
+    pub keys_file: Option<PathBuf>,
+    pub key_rate: RateSettings,
+    pub address_rate: RateSettings,
+    pub connections: usize,
+    /// Bytes of a JSON body.
+    pub max_body: usize,
+    /// Bytes of an upload that is worked through line by line.
+    pub max_upload: usize,
+    pub request_timeout: Duration,
+    /// Origins whose pages may call; empty: none.
+    pub cors_origins: Vec<String>,
+    /// `None`: plain HTTP.
+    pub tls: Option<TlsSettings>,
+}
+
+/// How many requests are answered in the long run and at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateSettings {
+    /// Requests a second; 0: no limit.
+    pub per_second: u32,
+    pub burst: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Who signs the certificates that clients must show; `None`: they need none.
+    pub client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::supervisor::Shutdown;
+
+use super::headers;
 
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -28,7 +30,7 @@ pub(super) fn router(state: OpsState) -> Router {
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(not_found)
-        .layer(middleware::from_fn(add_headers))
+        .layer(middleware::from_fn(headers::add))
         .with_state(state)
 }
 
@@ -89,18 +91,4 @@ async fn not_found() -> Response {
 fn json(code: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_string(body).expect("plain data becomes JSON");
     (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-/// No cache may keep an answer, and no browser may guess its type, embed it or load anything for it.
-async fn add_headers(request: axum::extract::Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    response
 }

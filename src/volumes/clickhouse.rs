@@ -1,6 +1,8 @@
 //! The ClickHouse side of the store: client, time-outs, statements, and what its errors mean. The `clickhouse` crate is
 //! named nowhere else but in `row`.
 
+mod lookup;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -124,6 +126,11 @@ fn failure_of(error: &ClientError) -> Failure {
     }
 }
 
+/// A second since 1970-01-01 UTC as a `DateTime` can hold it.
+fn second(second: i64) -> u32 {
+    u32::try_from(second.max(0)).unwrap_or(u32::MAX)
+}
+
 /// `Code: 252. DB::Exception: ...`
 fn code_of(text: &str) -> Option<u32> {
     let digits = text.split_once("Code: ")?.1;
@@ -219,7 +226,8 @@ impl ClickHouseStore {
         .await
     }
 
-    pub(super) async fn volumes(&self, query: VolumeQuery) -> Result<Vec<Volume>, StoreError> {
+    /// Of all queues and the total, or of `only` one of them.
+    pub(super) async fn volumes(&self, query: VolumeQuery, only: Option<&str>) -> Result<Vec<Volume>, StoreError> {
         #[derive(Row, Deserialize)]
         struct Found {
             queue: String,
@@ -227,26 +235,34 @@ impl ClickHouseStore {
             events: u64,
         }
         // Offsets are unique within a topic's partition only, so sets are united within each and their sizes are added.
-        let statement = |queue: &str| {
+        let statement = |queue: &str, condition: &str| {
             format!(
                 "SELECT queue, at, sum(size) AS events FROM (
                      SELECT {queue} AS queue, intDiv(toInt64(toUnixTimestamp(minute)), {{bucket:Int64}}) * {{bucket:Int64}} AS at,
                          groupBitmapMerge(offsets) AS size
                      FROM volumes
                      WHERE minute >= toDateTime({{from:UInt32}}, 'UTC') AND minute < toDateTime({{to:UInt32}}, 'UTC')
+                         {condition}
                      GROUP BY queue, at, source_topic, source_partition)
                  GROUP BY queue, at"
             )
         };
+        let named = "toString(volumes.queue)";
+        let (total, condition) = (format!("'{TOTAL}'"), "AND volumes.queue = {queue:String}");
+        let statements = match only {
+            None => vec![statement(named, ""), statement(&total, "")],
+            Some(TOTAL) => vec![statement(&total, "")],
+            Some(_) => vec![statement(named, condition)],
+        };
         let mut volumes = Vec::new();
-        for queue in ["toString(volumes.queue)", &format!("'{TOTAL}'")] {
-            let second = |second: i64| u32::try_from(second.max(0)).unwrap_or(u32::MAX);
+        for statement in statements {
             let query = self
                 .client
-                .query(&statement(queue))
+                .query(&statement)
                 .param("bucket", query.bucket)
                 .param("from", second(query.from))
-                .param("to", second(query.to));
+                .param("to", second(query.to))
+                .param("queue", only.unwrap_or_default());
             let found = self.rows::<Found>("reading volumes", query).await?;
             volumes.extend(found.into_iter().map(|Found { queue, at, events }| Volume { queue, at, events }));
         }

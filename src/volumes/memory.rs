@@ -1,12 +1,20 @@
-//! Volumes in memory: the same sets of source offsets as the table `volumes` holds, bounded in number.
+//! Volumes in memory: the same sets of source offsets as the table `volumes` holds, bounded in number, and the newest
+//! events themselves.
+
+mod recent;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roaring::RoaringTreemap;
+use uuid::Uuid;
 
-use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
+use super::audit::AuditEntry;
+use super::question::{DecisionCount, EventQuery, QueueCount};
+use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, StoredEvent};
 use super::store::{TOTAL, Volume, VolumeQuery};
+use recent::Recent;
 
 /// Rows of each kind of what the forecast role writes that are kept.
 const MOST_ROWS: usize = 100_000;
@@ -32,6 +40,8 @@ struct Sets {
     totals: VecDeque<ForecastTotalRow>,
     accuracy: VecDeque<AccuracyRow>,
     anomalies: VecDeque<AnomalyRow>,
+    recent: Recent,
+    audit: VecDeque<AuditEntry>,
 }
 
 /// Volumes of this process; they end with it.
@@ -56,6 +66,7 @@ impl MemoryStore {
         let mut sets = self.lock();
         for row in rows {
             sets.insert(row);
+            sets.recent.insert(row);
         }
         while sets.count > self.most_sets && sets.by_minute.len() > 1 {
             let (_, oldest) = sets.by_minute.pop_first().expect("there is more than one");
@@ -63,16 +74,18 @@ impl MemoryStore {
         }
     }
 
-    pub fn volumes(&self, query: VolumeQuery) -> Vec<Volume> {
-        let minute =
-            |second: i64| u32::try_from(second.div_euclid(60)).unwrap_or(if second < 0 { 0 } else { u32::MAX });
+    /// Of all queues and the total, or of `only` one of them.
+    pub fn volumes(&self, query: VolumeQuery, only: Option<&str>) -> Vec<Volume> {
         let sets = self.lock();
         // Offsets are unique within a topic's partition only, so sets are united within each and their sizes are added.
         let mut united: HashMap<(Option<&str>, i64, &str, i32), RoaringTreemap> = HashMap::new();
-        for (at, by_key) in sets.by_minute.range(minute(query.from)..minute(query.to)) {
+        for (at, by_key) in sets.by_minute.range(minutes(query.from, query.to)) {
             let bucket = (i64::from(*at) * 60).div_euclid(query.bucket) * query.bucket;
             for (key, offsets) in by_key {
                 for queue in [Some(&*key.queue), None] {
+                    if only.is_some_and(|only| only != queue.unwrap_or(TOTAL)) {
+                        continue;
+                    }
                     *united.entry((queue, bucket, &*key.source_topic, key.source_partition)).or_default() |= offsets;
                 }
             }
@@ -87,6 +100,67 @@ impl MemoryStore {
             events,
         };
         sizes.into_iter().map(volume).collect()
+    }
+
+    pub fn queue_counts(&self, from: i64, to: i64) -> Vec<QueueCount> {
+        let sets = self.lock();
+        /// Queue, kind, priority, topic, partition.
+        type Place<'s> = (&'s str, i8, i8, &'s str, i32);
+        let mut united: HashMap<Place<'_>, (RoaringTreemap, u32)> = HashMap::new();
+        for (at, by_key) in sets.by_minute.range(minutes(from, to)) {
+            for (key, offsets) in by_key {
+                let source = (&*key.queue, key.kind, key.priority, &*key.source_topic, key.source_partition);
+                let (all, newest) = united.entry(source).or_default();
+                *all |= offsets;
+                *newest = *at;
+            }
+        }
+        let mut counts: BTreeMap<(&str, i8, i8), (u64, u32)> = BTreeMap::new();
+        for ((queue, kind, priority, ..), (offsets, minute)) in united {
+            let (events, newest) = counts.entry((queue, kind, priority)).or_default();
+            *events += offsets.len();
+            *newest = minute.max(*newest);
+        }
+        let count = |((queue, kind, priority), (events, newest)): ((&str, i8, i8), (u64, u32))| {
+            QueueCount::new(queue.to_owned(), kind, priority, events, i64::from(newest) * 60)
+        };
+        counts.into_iter().map(count).collect()
+    }
+
+    pub fn decision_counts(&self, from: i64, to: i64) -> Vec<DecisionCount> {
+        self.lock().recent.decision_counts(from, to)
+    }
+
+    pub fn event(&self, id: Uuid) -> Option<StoredEvent> {
+        self.lock().recent.event(id)
+    }
+
+    pub fn events(&self, query: &EventQuery) -> Vec<StoredEvent> {
+        self.lock().recent.events(query)
+    }
+
+    pub fn audit(&self, entry: &AuditEntry) {
+        let mut sets = self.lock();
+        if sets.audit.iter().all(|known| known.entry_id != entry.entry_id) {
+            append(&mut sets.audit, std::slice::from_ref(entry));
+        }
+    }
+
+    pub fn audit_log(&self, from: i64, to: i64, limit: usize) -> Vec<AuditEntry> {
+        let sets = self.lock();
+        let mut entries: Vec<AuditEntry> =
+            sets.audit.iter().filter(|entry| (from..to).contains(&entry.at)).cloned().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
+        entries.truncate(limit);
+        entries
+    }
+
+    pub fn forecast_totals(&self, window: &str, starts_at: u32) -> Vec<ForecastTotalRow> {
+        let sets = self.lock();
+        let belongs = |row: &&ForecastTotalRow| row.window == window && row.starts_at == starts_at;
+        let mut totals: Vec<ForecastTotalRow> = sets.totals.iter().filter(belongs).cloned().collect();
+        totals.sort_by(|a, b| a.queue.cmp(&b.queue));
+        totals
     }
 
     pub fn insert_forecasts(&self, totals: &[ForecastTotalRow], steps: &[ForecastRow]) {
@@ -178,6 +252,12 @@ impl Sets {
     }
 }
 
+/// The minutes between two seconds since 1970-01-01 UTC.
+fn minutes(from: i64, to: i64) -> Range<u32> {
+    let minute = |second: i64| u32::try_from(second.div_euclid(60)).unwrap_or(if second < 0 { 0 } else { u32::MAX });
+    minute(from)..minute(to).max(minute(from))
+}
+
 fn append<T: Clone>(kept: &mut VecDeque<T>, rows: &[T]) {
     kept.extend(rows.iter().cloned());
     let surplus = kept.len().saturating_sub(MOST_ROWS);
@@ -220,7 +300,7 @@ mod tests {
     }
 
     fn volumes(store: &MemoryStore, bucket: i64) -> Vec<(String, i64, u64)> {
-        let mut volumes = store.volumes(VolumeQuery { from: 0, to: 1_000_000, bucket });
+        let mut volumes = store.volumes(VolumeQuery { from: 0, to: 1_000_000, bucket }, None);
         volumes.sort();
         volumes.into_iter().map(|volume| (volume.queue, volume.at, volume.events)).collect()
     }

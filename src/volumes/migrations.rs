@@ -28,7 +28,7 @@ pub struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "0001_queue_events.sql",
@@ -39,6 +39,11 @@ const MIGRATIONS: [Migration; 3] = [
         version: 3,
         name: "0003_forecasts.sql",
         text: include_str!("../../schemas/clickhouse/0003_forecasts.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "0004_audit_log.sql",
+        text: include_str!("../../schemas/clickhouse/0004_audit_log.sql"),
     },
 ];
 

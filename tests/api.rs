@@ -1,0 +1,11 @@
+//! The HTTP API over real connections: each path with and without the right key, limits, TLS, uploads, many callers at a
+//! time, and requests that are made out of its own OpenAPI document.
+
+mod access;
+mod contract;
+mod endpoints;
+mod limits;
+mod load;
+mod server;
+mod tls;
+mod uploads;
