@@ -17,7 +17,7 @@ use crate::readiness::{Readiness, RoleReadiness};
 use crate::record::Kind;
 use crate::stream::{self, RoleSpec, Topics};
 use crate::supervisor::{Shutdown, Supervisor};
-use crate::tally::TallyStage;
+use crate::tally::{DriftWatch, TallyStage};
 use crate::volumes::VolumeStore;
 
 /// The parts of the daemon that scale and fail alone.
@@ -148,11 +148,10 @@ impl App {
         topics.extend(config.output.topics.values().map(|topic| Arc::from(&**topic)));
         topics.sort_unstable();
         topics.dedup();
-        let role = RoleSpec {
-            name,
-            inputs: topics.into_iter().map(|topic| (topic, "event")).collect(),
-            outputs: Topics::new(&config.output.dead_letters),
-        };
+        let mut inputs: Vec<(Arc<str>, &str)> = topics.into_iter().map(|topic| (topic, "event")).collect();
+        let feedback = inputs.len();
+        inputs.push((Arc::from(&*config.feedback.topic), "feedback"));
+        let role = RoleSpec { name, inputs, outputs: Topics::new(&config.output.dead_letters) };
         let stream = config.tally.stream_settings(&config.stream);
         let (store, metrics, runtime) = (self.store.clone(), self.metrics.clone(), Handle::current());
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
@@ -160,7 +159,8 @@ impl App {
             if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
                 return Ok(());
             }
-            let stage = || TallyStage::new(store.clone(), &config, runtime.clone(), &metrics);
+            let drift = DriftWatch::load(&config, &metrics);
+            let stage = || TallyStage::new(store.clone(), &config, feedback, drift.clone(), runtime.clone(), &metrics);
             stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
         })?;
         Ok(())

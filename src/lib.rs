@@ -10,6 +10,8 @@
 //! rules      literals and regexes; a decisive rule ends here ───► queue-events
 //! classify   template cache ─► model ─► decide: sure ───────────► queue-events
 //!                                        not sure ──────────────► escalations
+//!
+//! Kafka: queue-events, feedback ─► tally ─► volumes ─► forecast
 //! ```
 //!
 //! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles
@@ -47,3 +49,6 @@ pub mod supervisor;
 pub mod telemetry;
 
 pub mod generate;
+
+#[cfg(test)]
+mod schemas;

@@ -9,6 +9,7 @@ mod fast;
 mod features;
 mod head;
 mod package;
+mod registry;
 mod selection;
 mod sparse;
 mod tables;
@@ -20,3 +21,4 @@ pub use features::{FeatureSettings, MAX_TEXT_BYTES};
 pub use package::{
     DataSource, MANIFEST_FILE, Manifest, PackageError, Reproduce, Thresholds, WEIGHTS_FILE, WeightsFile,
 };
+pub use registry::{Registry, RegistryError, Version};

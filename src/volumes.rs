@@ -8,17 +8,25 @@
 //! store        the one door: events in, volumes out, forecasts both ways
 //! clickhouse   client, time-outs, statements, what errors mean      migrations   schemas/clickhouse/*.sql
 //! memory       the same sets of offsets in this process
-//! row          the columns of the tables
+//! row, stored  the columns of the tables, as written and as read
+//! feedback     reviews, claims and judgements
 //! ```
 
 mod clickhouse;
+mod feedback;
 mod memory;
 mod migrations;
 mod row;
 mod store;
+mod stored;
 
 pub use clickhouse::{ClickHouseStore, Failure, StoreError};
+pub use feedback::{
+    CONFIDENCE_BINS, Claimed, ConfidenceCount, FeedbackRow, InvalidFeedback, Judgement, JudgementQuery, ReviewCursor,
+    ReviewFilter,
+};
 pub use memory::MemoryStore;
 pub use migrations::{Migration, Pending};
 pub use row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, InvalidEvent};
 pub use store::{TOTAL, Volume, VolumeQuery, VolumeStore};
+pub use stored::StoredEvent;

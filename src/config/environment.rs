@@ -10,8 +10,10 @@ const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
 const PART_SEPARATOR: &str = "__";
 /// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
 /// `TRIAGED_SERVICE_HOST`.
-const SECTIONS: [&str; 11] =
-    ["kafka", "stream", "input", "decode", "rules", "model", "cache", "decide", "output", "ops", "log"];
+const SECTIONS: [&str; 15] = [
+    "kafka", "stream", "input", "decode", "rules", "model", "cache", "decide", "output", "drift", "feedback",
+    "reports", "smtp", "ops", "log",
+];
 
 /// The tree of one variable; `None` when it is not one of ours.
 pub(super) fn layer(name: &str, value: &str, ledger: &mut Ledger) -> Option<Table> {

@@ -115,7 +115,7 @@ fn is_multiple(duration: Duration, bucket: Duration) -> bool {
 }
 
 /// The value is never shown, not even in a fault.
-fn read_password(section: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Option<Secret> {
+pub(super) fn read_password(section: &mut Section<'_>, environment: &BTreeMap<String, String>) -> Option<Secret> {
     let node = section.take("password")?;
     let origin = node.origin.clone();
     password(node, environment).unwrap_or_else(|rule| {

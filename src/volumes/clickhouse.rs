@@ -1,6 +1,8 @@
 //! The ClickHouse side of the store: client, time-outs, statements, and what its errors mean. The `clickhouse` crate is
 //! named nowhere else but in `row`.
 
+mod reviews;
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -1,12 +1,19 @@
 //! Volumes in memory: the same sets of source offsets as the table `volumes` holds, bounded in number.
 
+mod reviews;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use roaring::RoaringTreemap;
+use uuid::Uuid;
 
+use super::feedback::{Claimed, ConfidenceCount, FeedbackRow, Judgement, JudgementQuery, ReviewCursor, ReviewFilter};
 use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
 use super::store::{TOTAL, Volume, VolumeQuery};
+use super::stored::StoredEvent;
+use reviews::ReviewBook;
 
 /// Rows of each kind of what the forecast role writes that are kept.
 const MOST_ROWS: usize = 100_000;
@@ -38,13 +45,14 @@ struct Sets {
 #[derive(Debug)]
 pub struct MemoryStore {
     sets: Mutex<Sets>,
+    book: Mutex<ReviewBook>,
     most_sets: usize,
 }
 
 impl MemoryStore {
     /// At most `most_sets` sets are kept; the oldest minutes go first.
     pub fn new(most_sets: usize) -> Self {
-        MemoryStore { sets: Mutex::default(), most_sets }
+        MemoryStore { sets: Mutex::default(), book: Mutex::default(), most_sets }
     }
 
     fn lock(&self) -> MutexGuard<'_, Sets> {
@@ -52,7 +60,17 @@ impl MemoryStore {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn book(&self) -> MutexGuard<'_, ReviewBook> {
+        // Each entry is whole by itself.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn insert_events(&self, rows: &[EventRow<'_>]) {
+        let mut book = self.book();
+        for row in rows {
+            book.insert_event(row);
+        }
+        drop(book);
         let mut sets = self.lock();
         for row in rows {
             sets.insert(row);
@@ -147,6 +165,49 @@ impl MemoryStore {
         }
         last.into_iter().collect()
     }
+
+    pub fn insert_feedback(&self, rows: &[FeedbackRow]) {
+        self.book().insert_feedback(rows);
+    }
+
+    pub fn reviews(&self, filter: &ReviewFilter, limit: usize, after: Option<ReviewCursor>) -> Vec<StoredEvent> {
+        self.book().reviews(filter, limit, after)
+    }
+
+    pub fn event(&self, event_id: Uuid) -> Option<StoredEvent> {
+        self.book().event(event_id)
+    }
+
+    pub fn claim(&self, event_id: Uuid, reviewer: &str, lease: Duration) -> Claimed {
+        self.book().claim(event_id, reviewer, lease)
+    }
+
+    pub fn release(&self, event_id: Uuid, reviewer: &str) {
+        self.book().release(event_id, reviewer);
+    }
+
+    pub fn judgements(&self, query: &JudgementQuery) -> Vec<Judgement> {
+        self.book().judgements(query)
+    }
+
+    pub fn confidence(&self, from: i64, to: i64) -> Vec<ConfidenceCount> {
+        self.book().confidence(from, to)
+    }
+
+    pub fn queues(&self) -> Vec<String> {
+        let sets = self.lock();
+        let queues: BTreeSet<&str> =
+            sets.by_minute.values().flat_map(|by_key| by_key.keys().map(|key| &*key.queue)).collect();
+        queues.into_iter().map(str::to_owned).collect()
+    }
+
+    pub fn last_report(&self) -> Option<u32> {
+        self.book().last_report()
+    }
+
+    pub fn report_sent(&self, slot: u32) {
+        self.book().report_sent(slot);
+    }
 }
 
 impl Sets {
@@ -206,6 +267,7 @@ mod tests {
             routing: 1,
             decided_by: "fast",
             alternatives: Vec::new(),
+            reasons: Vec::new(),
             tags: &[],
             urls: &[],
             ips: &[],

@@ -28,7 +28,7 @@ pub struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "0001_queue_events.sql",
@@ -39,6 +39,11 @@ const MIGRATIONS: [Migration; 3] = [
         version: 3,
         name: "0003_forecasts.sql",
         text: include_str!("../../schemas/clickhouse/0003_forecasts.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "0005_feedback.sql",
+        text: include_str!("../../schemas/clickhouse/0005_feedback.sql"),
     },
 ];
 
@@ -209,7 +214,8 @@ mod tests {
             folder.read_dir().unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         assert_eq!(files, MIGRATIONS.map(|migration| migration.name));
-        assert!(MIGRATIONS.iter().zip(1..).all(|(migration, version)| migration.version == version));
+        let is_named = |migration: &Migration| migration.name.starts_with(&format!("{:04}_", migration.version));
+        assert!(MIGRATIONS.iter().all(is_named) && MIGRATIONS.is_sorted_by_key(|migration| migration.version));
     }
 
     #[test]

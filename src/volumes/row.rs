@@ -11,7 +11,7 @@ use crate::record::QueueEvent;
 
 /// ClickHouse's `DateTime` ends in 2106; what a record claims beyond that is counted in the last minute, and what lies
 /// before 1970 in the first.
-const LAST_MILLISECOND: i64 = u32::MAX as i64 * 1000;
+pub(super) const LAST_MILLISECOND: i64 = u32::MAX as i64 * 1000;
 
 /// Why a message of the events topic is no event.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,7 @@ pub struct EventRow<'a> {
     pub routing: i8,
     pub decided_by: &'a str,
     pub alternatives: Vec<(&'a str, f32)>,
+    pub reasons: Vec<(&'a str, f32)>,
     pub tags: &'a [Cow<'a, str>],
     pub urls: &'a [String],
     pub ips: &'a [String],
@@ -79,6 +80,7 @@ impl<'a> EventRow<'a> {
             routing: event.routing as i8 + 1,
             decided_by: &event.decided_by,
             alternatives: event.alternatives.iter().map(|other| (&*other.label, other.probability)).collect(),
+            reasons: event.reasons.iter().map(|reason| (&*reason.feature, reason.weight)).collect(),
             tags: &event.tags,
             urls: &found.urls,
             ips: &found.ips,
