@@ -12,6 +12,7 @@
 //!                                        not sure ──────────────► escalations
 //!
 //! Kafka: queue-events, feedback ─► tally ─► volumes ─► forecast
+//! people ─► feedback (reviews, claims) ─► Kafka: feedback
 //! ```
 //!
 //! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles
@@ -35,6 +36,8 @@ pub mod classify;
 pub mod tally;
 
 pub mod forecast;
+
+pub mod feedback;
 
 pub mod volumes;
 

@@ -10,6 +10,7 @@ mod broker;
 mod commands;
 mod delivery;
 mod faults;
+mod feedback;
 mod forecasts;
 mod operation;
 mod outcomes;
