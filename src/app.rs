@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::ops::OpsServer;
 use crate::readiness::{Readiness, RoleReadiness};
 use crate::record::Kind;
+use crate::reports::ReportSender;
 use crate::stream::{self, RoleSpec, Topics};
 use crate::supervisor::{Shutdown, Supervisor};
 use crate::tally::{DriftWatch, TallyStage};
@@ -99,7 +100,10 @@ impl App {
             match role {
                 Role::Classify => self.start_classify(&readiness)?,
                 Role::Tally => self.start_tally(&readiness)?,
-                Role::Forecast => self.start_forecast(&readiness)?,
+                Role::Forecast => {
+                    self.start_forecast(&readiness)?;
+                    self.start_reports(&readiness)?;
+                }
             }
         }
         let drain_deadline = self.config.stream.drain_deadline;
@@ -177,6 +181,24 @@ impl App {
                 return Ok(());
             }
             forecaster.run(&readiness, &shutdown)
+        })?;
+        Ok(())
+    }
+
+    /// Reports are sent beside the forecasts, by whichever instance leads them, if anybody wants them.
+    fn start_reports(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let config = self.config.clone();
+        if config.reports.email_to.is_empty() {
+            return Ok(());
+        }
+        let (store, runtime) = (self.store.clone(), Handle::current());
+        let sender = ReportSender::new(config.clone(), store.clone(), runtime.clone(), &self.metrics)?;
+        let (readiness, shutdown) = (readiness.role(Role::Forecast.as_str()), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread("reports", move || {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            sender.run(&shutdown)
         })?;
         Ok(())
     }

@@ -11,6 +11,7 @@ mod generate;
 mod migrate;
 mod output;
 mod replay;
+mod report;
 mod rows;
 mod run;
 mod train;
@@ -102,6 +103,7 @@ enum Command {
     Replay(replay::Arguments),
     Train(train::Arguments),
     Evaluate(evaluate::Arguments),
+    Report(report::Arguments),
 }
 
 impl Cli {
@@ -119,6 +121,7 @@ impl Cli {
             Command::Replay(arguments) => replay::run(arguments, globals),
             Command::Train(arguments) => train::run(arguments, globals),
             Command::Evaluate(arguments) => evaluate::run(arguments, globals),
+            Command::Report(arguments) => report::run(arguments, globals),
         }
     }
 }

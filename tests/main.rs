@@ -15,6 +15,7 @@ mod forecasts;
 mod operation;
 mod outcomes;
 mod peers;
+mod reports;
 mod setup;
 mod tools;
 mod volumes;
