@@ -9,6 +9,7 @@ mod evaluate;
 mod forecast;
 mod generate;
 mod migrate;
+mod model;
 mod output;
 mod replay;
 mod report;
@@ -103,6 +104,7 @@ enum Command {
     Replay(replay::Arguments),
     Train(train::Arguments),
     Evaluate(evaluate::Arguments),
+    Model(model::Arguments),
     Report(report::Arguments),
 }
 
@@ -121,6 +123,7 @@ impl Cli {
             Command::Replay(arguments) => replay::run(arguments, globals),
             Command::Train(arguments) => train::run(arguments, globals),
             Command::Evaluate(arguments) => evaluate::run(arguments, globals),
+            Command::Model(arguments) => model::run(arguments, globals),
             Command::Report(arguments) => report::run(arguments, globals),
         }
     }

@@ -11,7 +11,7 @@
 //! classify   template cache ─► model ─► decide: sure ───────────► queue-events
 //!                                        not sure ──────────────► escalations
 //!
-//! Kafka: queue-events, feedback ─► tally ─► volumes ─► forecast, reports
+//! Kafka: queue-events, feedback ─► tally ─► volumes ─► forecast, reports, retrain
 //! people ─► feedback (reviews, claims) ─► Kafka: feedback
 //! ```
 //!
@@ -38,6 +38,8 @@ pub mod tally;
 pub mod forecast;
 
 pub mod feedback;
+
+pub mod retrain;
 
 pub mod reports;
 

@@ -51,7 +51,9 @@ fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
 #[test]
 fn every_command_explains_itself() {
     let mut found = String::new();
-    for command in ["", "run", "demo", "check", "classify", "generate", "replay", "train", "evaluate"] {
+    for command in
+        ["", "run", "demo", "check", "classify", "generate", "replay", "train", "evaluate", "model", "report"]
+    {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|part| !part.is_empty()).collect();
         let output = output(&arguments, "");
         assert!(output.status.success(), "{}", text(&output.stderr));

@@ -16,6 +16,7 @@ mod operation;
 mod outcomes;
 mod peers;
 mod reports;
+mod retrain;
 mod setup;
 mod tools;
 mod volumes;

@@ -1,13 +1,16 @@
 //! `triaged train`: a model package from labelled rows.
 
+mod feedback;
+
 use std::io::{self, Write, stdout};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::DeviceKind;
+use crate::config::{DeviceKind, parse_duration};
 use crate::model::dataset::{Columns, Dataset, Leakage};
 use crate::model::train::{DEFAULT_TIME_BUDGET, Progress, TrainSettings, Trained, train};
 use crate::record::Kind;
@@ -25,7 +28,8 @@ const SUSPECTS_SHOWN: usize = 10;
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
                              triaged train --kind ticket --data tickets.jsonl --out models/mine\n  \
-                             triaged train --kind log --data lines.csv --text-field msg --label-field team --out models/lines")]
+                             triaged train --kind log --data lines.csv --text-field msg --label-field team --out models/lines\n  \
+                             triaged train --kind ticket --data tickets.jsonl --from-feedback --since 30d")]
 pub(super) struct Arguments {
     /// What the rows are: ticket or log
     #[arg(long)]
@@ -40,10 +44,23 @@ pub(super) struct Arguments {
     held_out: Option<PathBuf>,
 
     /// Folder of the package; a package that is there is replaced
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "from_feedback", conflicts_with = "from_feedback")]
+    out: Option<PathBuf>,
 
-    /// Name of the model [default: the folder's name]
+    /// Add what people said about events, train, and compare with the model in use on rows held out; the result is a
+    /// new version in model.registry, and is put into use when it is not worse
+    #[arg(long)]
+    from_feedback: bool,
+
+    /// With --from-feedback: how far back it is read
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30d")]
+    since: Duration,
+
+    /// With --from-feedback: put the version into use even if it is worse
+    #[arg(long, requires = "from_feedback")]
+    promote: bool,
+
+    /// Name of the model [default: the folder's name; with --from-feedback, that of the model in use]
     #[arg(long)]
     name: Option<String>,
 
@@ -111,14 +128,10 @@ impl ColumnArguments {
 }
 
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
-    let dataset = Dataset::read(&arguments.data, arguments.kind, &arguments.columns.columns())?;
-    let read_held_out = |path| Dataset::read(path, arguments.kind, &arguments.columns.columns());
-    let held_out = arguments.held_out.as_deref().map(read_held_out).transpose()?;
-    let leakage = held_out.map(|rows| dataset.leakage(&rows));
-    let folder_name = || arguments.out.file_name().map(|name| name.to_string_lossy().into_owned());
+    let folder_name = || Some(arguments.out.as_ref()?.file_name()?.to_string_lossy().into_owned());
     let settings = TrainSettings {
         kind: arguments.kind,
-        name: arguments.name.clone().or_else(folder_name).context("--out has no folder name; give --name")?,
+        name: arguments.name.clone().or_else(folder_name).unwrap_or_default(),
         seed: arguments.seed,
         folds: arguments.folds,
         time_budget: arguments.time_budget,
@@ -129,10 +142,19 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         origin: arguments.origin.clone(),
         command: command_line(&arguments),
     };
+    if arguments.from_feedback {
+        return feedback::run(&arguments, settings, globals);
+    }
+    let out_folder = arguments.out.as_deref().context("no --out")?;
+    anyhow::ensure!(!settings.name.is_empty(), "--out has no folder name; give --name");
+    let dataset = Dataset::read(&arguments.data, arguments.kind, &arguments.columns.columns())?;
+    let read_held_out = |path| Dataset::read(path, arguments.kind, &arguments.columns.columns());
+    let held_out = arguments.held_out.as_deref().map(read_held_out).transpose()?;
+    let leakage = held_out.map(|rows| dataset.leakage(&rows));
     let bar = progress_bar();
     let trained = train(&dataset, &settings, &mut |progress| show(&bar, &progress))?;
     bar.finish_and_clear();
-    trained.write(&arguments.out)?;
+    trained.write(out_folder)?;
     if globals.json {
         return write_json(&serde_json::json!({
             "package": arguments.out,
@@ -147,13 +169,13 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         }));
     }
     let mut out = stdout().lock();
-    write_result(&mut out, &arguments, &trained, leakage.as_ref())?;
+    write_result(&mut out, out_folder, &trained, leakage.as_ref())?;
     Ok(())
 }
 
 fn write_result(
     out: &mut impl Write,
-    arguments: &Arguments,
+    folder: &std::path::Path,
     trained: &Trained,
     leakage: Option<&Leakage>,
 ) -> io::Result<()> {
@@ -202,7 +224,7 @@ fn write_result(
             )?;
         }
     }
-    writeln!(out, "\n{} written after {:.1} s", arguments.out.display(), trained.seconds)
+    writeln!(out, "\n{} written after {:.1} s", folder.display(), trained.seconds)
 }
 
 fn some(ids: &[String]) -> String {
@@ -240,7 +262,9 @@ fn command_line(arguments: &Arguments) -> String {
     let mut add = |name: &str, value: &dyn std::fmt::Display| words.push(format!("--{name} {value}"));
     add("kind", &arguments.kind);
     add("data", &short_path(&arguments.data));
-    add("out", &short_path(&arguments.out));
+    if let Some(out) = &arguments.out {
+        add("out", &short_path(out));
+    }
     add("seed", &arguments.seed);
     add("folds", &arguments.folds);
     let columns = &arguments.columns;
@@ -264,6 +288,9 @@ fn command_line(arguments: &Arguments) -> String {
     }
     if let Some(precision) = arguments.target_precision {
         add("target-precision", &precision);
+    }
+    if arguments.from_feedback {
+        words.push("--from-feedback".to_owned());
     }
     words.join(" ")
 }
