@@ -419,7 +419,12 @@ mod tests {
         ));
         let swapped = fault(|manifest| manifest["labels"].as_array_mut().expect("labels").swap(0, 1));
         assert!(swapped.to_string().contains("sorted"), "{swapped}");
-        let fewer = fault(|manifest| drop(manifest["labels"].as_array_mut().expect("labels").pop()));
+        let shorter = |manifest: &mut serde_json::Value, list: &str| {
+            manifest[list].as_array_mut().expect("a list").pop();
+        };
+        let uneven = fault(|manifest| shorter(manifest, "labels")).to_string();
+        assert!(uneven.contains("label_rows"), "{uneven}");
+        let fewer = fault(|manifest| ["labels", "label_rows"].into_iter().for_each(|list| shorter(manifest, list)));
         assert!(fewer.to_string().contains("tensor"), "{fewer}");
     }
 
