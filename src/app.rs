@@ -16,9 +16,10 @@ use crate::metrics::Metrics;
 use crate::ops::{ApiServer, OpsServer};
 use crate::readiness::{Readiness, RoleReadiness};
 use crate::record::Kind;
+use crate::reports::ReportSender;
 use crate::stream::{self, RoleSpec, Topics};
 use crate::supervisor::{Shutdown, Supervisor};
-use crate::tally::TallyStage;
+use crate::tally::{DriftWatch, TallyStage};
 use crate::volumes::VolumeStore;
 
 /// The parts of the daemon that scale and fail alone.
@@ -113,7 +114,10 @@ impl App {
                 Role::Classify => self.start_classify(&readiness)?,
                 Role::Escalate => self.start_escalate(&readiness)?,
                 Role::Tally => self.start_tally(&readiness)?,
-                Role::Forecast => self.start_forecast(&readiness)?,
+                Role::Forecast => {
+                    self.start_forecast(&readiness)?;
+                    self.start_reports(&readiness)?;
+                }
             }
         }
         let drain_deadline = self.config.stream.drain_deadline;
@@ -187,11 +191,10 @@ impl App {
         topics.extend(config.output.topics.values().map(|topic| Arc::from(&**topic)));
         topics.sort_unstable();
         topics.dedup();
-        let role = RoleSpec {
-            name,
-            inputs: topics.into_iter().map(|topic| (topic, "event")).collect(),
-            outputs: Topics::new(&config.output.dead_letters),
-        };
+        let mut inputs: Vec<(Arc<str>, &str)> = topics.into_iter().map(|topic| (topic, "event")).collect();
+        let feedback = inputs.len();
+        inputs.push((Arc::from(&*config.feedback.topic), "feedback"));
+        let role = RoleSpec { name, inputs, outputs: Topics::new(&config.output.dead_letters) };
         let stream = config.tally.stream_settings(&config.stream);
         let (store, metrics, runtime) = (self.store.clone(), self.metrics.clone(), Handle::current());
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
@@ -199,7 +202,8 @@ impl App {
             if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
                 return Ok(());
             }
-            let stage = || TallyStage::new(store.clone(), &config, runtime.clone(), &metrics);
+            let drift = DriftWatch::load(&config, &metrics);
+            let stage = || TallyStage::new(store.clone(), &config, feedback, drift.clone(), runtime.clone(), &metrics);
             stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
         })?;
         Ok(())
@@ -216,6 +220,24 @@ impl App {
                 return Ok(());
             }
             forecaster.run(&readiness, &shutdown)
+        })?;
+        Ok(())
+    }
+
+    /// Reports are sent beside the forecasts, by whichever instance leads them, if anybody wants them.
+    fn start_reports(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let config = self.config.clone();
+        if config.reports.email_to.is_empty() {
+            return Ok(());
+        }
+        let (store, runtime) = (self.store.clone(), Handle::current());
+        let sender = ReportSender::new(config.clone(), store.clone(), runtime.clone(), &self.metrics)?;
+        let (readiness, shutdown) = (readiness.role(Role::Forecast.as_str()), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread("reports", move || {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            sender.run(&shutdown)
         })?;
         Ok(())
     }

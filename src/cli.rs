@@ -12,8 +12,10 @@ mod generate;
 mod health;
 mod keys;
 mod migrate;
+mod model;
 mod output;
 mod replay;
+mod report;
 mod rows;
 mod run;
 mod train;
@@ -108,6 +110,8 @@ enum Command {
     Train(train::Arguments),
     Evaluate(evaluate::Arguments),
     Compare(compare::Arguments),
+    Model(model::Arguments),
+    Report(report::Arguments),
 }
 
 impl Cli {
@@ -128,6 +132,8 @@ impl Cli {
             Command::Train(arguments) => train::run(arguments, globals),
             Command::Evaluate(arguments) => evaluate::run(arguments, globals),
             Command::Compare(arguments) => compare::run(arguments, globals),
+            Command::Model(arguments) => model::run(arguments, globals),
+            Command::Report(arguments) => report::run(arguments, globals),
         }
     }
 }

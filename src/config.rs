@@ -13,6 +13,7 @@ mod checked;
 mod environment;
 mod escalate;
 mod fault;
+mod feedback;
 mod kafka;
 mod layers;
 mod reader;
@@ -109,6 +110,9 @@ impl Config {
                     .to_owned(),
             );
         }
+        if self.smtp.tls == SmtpTls::None && !self.smtp.user.is_empty() {
+            warnings.push("smtp.tls is none: the password and all reports travel unencrypted".to_owned());
+        }
         warnings
     }
 }
@@ -194,7 +198,7 @@ a = 1
   config.toml:18: input[1].topic = "queue-events": is the same topic as output.events: events would be classified for ever
   config.toml:22: cache.masks = [...]: "ipv4": expected one of number, hex, ip, uuid, path, email, url, quoted
   config.toml:25: decide.human_verify = 0.9: must not be above decide.auto_route, which is 0.85
-  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, ops, api, log"#
+  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, drift, feedback, reports, smtp, ops, api, log"#
         );
     }
 

@@ -11,8 +11,10 @@
 //! classify   template cache ─► model ─► decide: sure ───────────► queue-events
 //!                                        not sure ──────────────► escalations
 //! escalate   encoder ─► LLM ─► decide ──────────────────────────► queue-events
-//! tally      queue-events ──────────────────────────────────────► volumes (ClickHouse or memory)
+//! tally      queue-events, feedback ────────────────────────────► volumes (ClickHouse or memory)
 //! forecast   volumes ───────────────────────────────────────────► forecasts, anomalies
+//!
+//! volumes ─► reports, retrain; people ─► feedback (reviews, claims) ─► Kafka: feedback
 //! ```
 //!
 //! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles
@@ -42,6 +44,12 @@ pub mod tally;
 
 pub mod forecast;
 
+pub mod feedback;
+
+pub mod retrain;
+
+pub mod reports;
+
 pub mod volumes;
 
 pub mod ops;
@@ -55,3 +63,6 @@ pub mod supervisor;
 pub mod telemetry;
 
 pub mod generate;
+
+#[cfg(test)]
+mod schemas;

@@ -62,6 +62,9 @@ struct Families {
     forecast_leader: IntGauge,
     llm_answers: IntCounterVec,
     llm_tokens: IntCounterVec,
+    reports: IntCounterVec,
+    label_shift: GaugeVec,
+    confidence_drop: GaugeVec,
     build_info: IntGaugeVec,
     model_info: IntGaugeVec,
     role_ready: IntGaugeVec,
@@ -186,6 +189,26 @@ impl Metrics {
                 &["result"],
             ),
             llm_tokens: counter("llm_tokens_total", "Tokens sent to the LLM and received.", &["direction"]),
+            reports: counter("reports_total", "Scheduled reports by what became of them (sent, failed).", &["result"]),
+            label_shift: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "label_shift",
+                        "Population stability index of the models' labels against the rows they learned from.",
+                    )
+                    .namespace("triaged"),
+                    &["kind"],
+                ),
+            ),
+            confidence_drop: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("confidence_drop_ratio", "Accuracy in validation less the mean confidence now.")
+                        .namespace("triaged"),
+                    &["kind"],
+                ),
+            ),
             build_info: gauge("build_info", "The version that runs; always 1.", &["version"]),
             model_info: gauge("model_info", "The models in use; always 1.", &["kind", "id"]),
             role_ready: gauge("role_ready", "1 when the role is ready, else 0.", &["role"]),
@@ -213,7 +236,7 @@ impl Metrics {
         Metrics(Arc::new(families))
     }
 
-    /// Records and bytes taken from a topic. `kind`: ticket, log or event.
+    /// Records and bytes taken from a topic. `kind`: ticket, log, event or feedback.
     pub fn input(&self, topic: &str, kind: &str) -> InputMetrics {
         InputMetrics {
             records: self.0.records.with_label_values(&[topic, kind]),
@@ -298,6 +321,16 @@ impl Metrics {
     /// `direction`: input or output.
     pub fn llm_tokens(&self, direction: &str) -> IntCounter {
         self.0.llm_tokens.with_label_values(&[direction])
+    }
+
+    pub fn set_drift(&self, kind: Kind, label_shift: f64, confidence_drop: f64) {
+        self.0.label_shift.with_label_values(&[kind.as_str()]).set(label_shift);
+        self.0.confidence_drop.with_label_values(&[kind.as_str()]).set(confidence_drop);
+    }
+
+    /// `result`: sent or failed.
+    pub fn reports(&self, result: &str) -> IntCounter {
+        self.0.reports.with_label_values(&[result])
     }
 
     pub fn consumer_lag(&self, topic: &str, partition: i32) -> IntGauge {

@@ -12,6 +12,7 @@ mod features;
 mod head;
 mod kernels;
 mod package;
+mod registry;
 mod selection;
 mod sparse;
 mod tables;
@@ -25,3 +26,4 @@ pub use features::{FeatureSettings, MAX_TEXT_BYTES};
 pub use package::{
     DataSource, MANIFEST_FILE, Manifest, PackageError, Reproduce, Thresholds, WEIGHTS_FILE, WeightsFile,
 };
+pub use registry::{Registry, RegistryError, Version};

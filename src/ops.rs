@@ -13,6 +13,7 @@ mod headers;
 mod keyring;
 mod keys;
 mod listener;
+pub mod review;
 mod routes;
 mod server;
 mod tls;

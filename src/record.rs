@@ -3,6 +3,7 @@
 //! `Record` arrives from `decode`, `Verdict` leaves `classify`, `QueueEvent` and `Escalation` are the JSON that
 //! leaves the daemon. Texts are borrowed from the batch that holds the Kafka payloads wherever that is possible.
 
+mod feedback;
 mod json;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use sha1::{Digest, Sha1};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use feedback::{Feedback, FeedbackFault, HARDEST, feedback_id_of, new_id};
 pub use json::{write_escalation, write_event};
 
 /// Namespace of all event ids: `uuid5(NAMESPACE_URL, "https://triaged.dev/queue-event")`, fixed for ever.
@@ -246,13 +248,18 @@ pub struct SourcePosition<'a> {
 impl SourcePosition<'_> {
     /// UUIDv5 of topic, partition and offset: a replay of the record gives the same id.
     pub fn event_id(&self) -> Uuid {
-        use std::io::Write;
-        let mut name = Vec::with_capacity(self.topic.len() + 24);
-        write!(name, "{}/{}/{}", self.topic, self.partition, self.offset).expect("writing to memory");
-        let hash = Sha1::new().chain_update(EVENT_NAMESPACE).chain_update(name).finalize();
-        let first: [u8; 16] = hash[..16].try_into().expect("SHA-1 gives 20 bytes");
-        uuid::Builder::from_sha1_bytes(first).into_uuid()
+        uuid5(EVENT_NAMESPACE, self)
     }
+}
+
+/// UUIDv5 of a place in Kafka.
+fn uuid5(namespace: Uuid, place: &SourcePosition<'_>) -> Uuid {
+    use std::io::Write;
+    let mut name = Vec::with_capacity(place.topic.len() + 24);
+    write!(name, "{}/{}/{}", place.topic, place.partition, place.offset).expect("writing to memory");
+    let hash = Sha1::new().chain_update(namespace).chain_update(name).finalize();
+    let first: [u8; 16] = hash[..16].try_into().expect("SHA-1 gives 20 bytes");
+    uuid::Builder::from_sha1_bytes(first).into_uuid()
 }
 
 impl fmt::Display for SourcePosition<'_> {

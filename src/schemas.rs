@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::decode::Reject;
 use crate::record::{
-    Alternative, Escalation, Indicators, Kind, Priority, QueueEvent, Reason, Routing, SourcePosition, rfc3339,
+    Alternative, Escalation, Feedback, Indicators, Kind, Priority, QueueEvent, Reason, Routing, SourcePosition, rfc3339,
 };
 use crate::stream::dead_letter_header;
 
@@ -19,6 +19,7 @@ const TICKET: &str = include_str!("../schemas/ticket.json");
 const LOG_LINE: &str = include_str!("../schemas/log-line.json");
 const QUEUE_EVENT: &str = include_str!("../schemas/queue-event.json");
 const ESCALATION: &str = include_str!("../schemas/escalation.json");
+const FEEDBACK: &str = include_str!("../schemas/feedback.json");
 const DEAD_LETTER: &str = include_str!("../schemas/dead-letter.json");
 
 fn parse(schema: &str) -> Value {
@@ -104,7 +105,7 @@ fn value(of: impl serde::Serialize) -> Value {
 
 #[test]
 fn schemas_are_schemas_and_their_examples_conform() {
-    for schema in [TICKET, LOG_LINE, QUEUE_EVENT, ESCALATION, DEAD_LETTER] {
+    for schema in [TICKET, LOG_LINE, QUEUE_EVENT, ESCALATION, FEEDBACK, DEAD_LETTER] {
         let document = parse(schema);
         assert!(jsonschema::meta::is_valid(&document), "{}", document["title"]);
         let validator = closed(schema);
@@ -126,6 +127,48 @@ fn a_whole_event_has_exactly_the_listed_properties() {
     assert_eq!(keys(&event), keys(&schema["properties"]));
     assert_eq!(keys(&event["indicators"]), keys(&schema["properties"]["indicators"]["properties"]));
     assert_eq!(keys(&escalation), keys(&parse(ESCALATION)["properties"]));
+}
+
+/// Feedback with every field.
+fn whole_feedback() -> Feedback<'static> {
+    let event = whole_event();
+    Feedback {
+        feedback_id: Some(crate::record::new_id()),
+        event_id: event.event_id,
+        source: Some(event.source),
+        kind: Some(event.kind),
+        given_at: Some(event.decided_at),
+        given_by: Some("ada".into()),
+        predicted_queue: Some(event.queue),
+        corrected_queue: Some("Trash".into()),
+        category: Some("Trash".into()),
+        correct: Some(false),
+        notes: Some("spam".into()),
+        keywords: vec!["lottery".into()],
+        difficulty: Some(1),
+        text: event.text,
+    }
+}
+
+#[test]
+fn feedback_has_exactly_the_listed_properties_and_little_is_enough() {
+    let feedback = value(whole_feedback());
+    assert!(closed(FEEDBACK).is_valid(&feedback), "{feedback}");
+    assert_eq!(keys(&feedback), keys(&parse(FEEDBACK)["properties"]));
+    let schema = open(FEEDBACK);
+    let id = whole_event().event_id;
+    for (given, conforms) in [
+        (json!({"event_id": id, "correct": true}), true),
+        (json!({"event_id": id, "corrected_queue": "soc", "solved_by": "bob"}), true),
+        (json!({"event_id": id}), false),
+        (json!({"event_id": id, "correct": true, "difficulty": 6}), false),
+        (json!({"correct": true}), false),
+    ] {
+        assert_eq!(schema.is_valid(&given), conforms, "{given}");
+        let text = given.to_string();
+        let read = serde_json::from_str::<Feedback<'_>>(&text).is_ok_and(|feedback| feedback.check().is_ok());
+        assert_eq!(read, conforms, "the program and the schema agree about {given}");
+    }
 }
 
 #[test]
@@ -213,7 +256,9 @@ fn dead_letters_have_the_listed_headers_and_reasons() {
     assert_eq!(keys(&schema["properties"]), BTreeSet::from(headers));
     let listed = schema["properties"]["triaged-reason"]["enum"].as_array().expect("a list");
     let listed: BTreeSet<&str> = listed.iter().filter_map(Value::as_str).collect();
-    let known = Reject::REASONS.into_iter().chain(["output_too_large", "internal_error"]).collect();
+    let of_the_engine = ["output_too_large", "refused_by_broker", "internal_error"];
+    let of_tally = ["invalid_event", "invalid_feedback", "refused_by_clickhouse"];
+    let known = Reject::REASONS.into_iter().chain(of_the_engine).chain(of_tally).collect();
     assert_eq!(listed, known);
 }
 

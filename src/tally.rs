@@ -1,6 +1,9 @@
-//! The tally role: batches of queue events into the volume store, one insert each, offsets committed afterwards.
+//! The tally role: batches of queue events and feedback into the volume store, one insert each, offsets committed
+//! afterwards.
 
+mod drift;
 mod insert;
 mod stage;
 
+pub use drift::{DriftWatch, Shift};
 pub use stage::TallyStage;

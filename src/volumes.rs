@@ -8,22 +8,29 @@
 //! store        the one door: events in, volumes out, forecasts both ways
 //! clickhouse   client, time-outs, statements, what errors mean      migrations   schemas/clickhouse/*.sql
 //! memory       the same sets of offsets in this process
-//! row          the columns of the tables                            audit        who changed what
-//! question     what is asked of events
+//! row, stored  the columns of the tables, as written and as read    audit        who changed what
+//! feedback     reviews, claims and judgements                       question     what is asked of events
 //! ```
 
 mod audit;
 mod clickhouse;
+mod feedback;
 mod memory;
 mod migrations;
 mod question;
 mod row;
 mod store;
+mod stored;
 
 pub use audit::AuditEntry;
 pub use clickhouse::{ClickHouseStore, Failure, StoreError};
+pub use feedback::{
+    CONFIDENCE_BINS, Claimed, ConfidenceCount, FeedbackRow, InvalidFeedback, Judgement, JudgementQuery, ReviewCursor,
+    ReviewFilter,
+};
 pub use memory::MemoryStore;
 pub use migrations::{Migration, Pending};
 pub use question::{DecisionCount, EventCursor, EventQuery, QueueCount};
-pub use row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, InvalidEvent, StoredEvent};
+pub use row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, InvalidEvent};
 pub use store::{TOTAL, Volume, VolumeQuery, VolumeStore};
+pub use stored::StoredEvent;

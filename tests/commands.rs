@@ -51,8 +51,22 @@ fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
 #[test]
 fn every_command_explains_itself() {
     let mut found = String::new();
-    let commands =
-        ["", "run", "demo", "check", "classify", "keys", "keys create", "generate", "replay", "train", "evaluate"];
+    let commands = [
+        "",
+        "run",
+        "demo",
+        "check",
+        "classify",
+        "keys",
+        "keys create",
+        "generate",
+        "replay",
+        "train",
+        "evaluate",
+        "compare",
+        "model",
+        "report",
+    ];
     for command in commands {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = output(&arguments, "");

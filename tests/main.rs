@@ -17,11 +17,14 @@ mod delivery;
 mod deployment;
 mod escalation;
 mod faults;
+mod feedback;
 mod forecasts;
 mod llm;
 mod operation;
 mod outcomes;
 mod peers;
+mod reports;
+mod retrain;
 mod setup;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod siem;

@@ -260,7 +260,7 @@ fn a_table_that_is_missing_is_waited_for() {
 
 /// Runs `triaged migrate`; its standard output.
 #[track_caller]
-fn migrate(setup: &Setup, arguments: &[&str]) -> String {
+pub(crate) fn migrate(setup: &Setup, arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("the system has a temporary folder");
     let path = folder.path().join("triaged.toml");
     setup.write(&path);
@@ -282,7 +282,8 @@ fn migrations_are_applied_once_by_several_at_a_time() {
             scope.spawn(|| migrate(&setup, &[]));
         }
     });
-    assert_eq!(clickhouse.query("SELECT count() FROM schema_migrations FINAL"), "4");
+    let migrations = planned.lines().filter(|line| line.starts_with("-- 0") && line.ends_with(".sql")).count();
+    assert_eq!(clickhouse.query("SELECT count() FROM schema_migrations FINAL"), migrations.to_string());
     assert_eq!(migrate(&setup, &["--dry-run"]), "-- nothing is missing\n");
     let forever = setup.clone().with("clickhouse.events_retention", "'0s'");
     assert!(migrate(&forever, &["--dry-run"]).contains("REMOVE TTL"));
@@ -319,7 +320,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 
-fn insert(store: &VolumeStore, events: &[String], times: usize) {
+pub(crate) fn insert(store: &VolumeStore, events: &[String], times: usize) {
     let events: Vec<QueueEvent<'_>> =
         events.iter().map(|event| serde_json::from_str(event).expect("an event")).collect();
     let rows: Vec<EventRow<'_>> = events.iter().map(|event| EventRow::of(event).expect("a row")).collect();

@@ -38,7 +38,7 @@ impl Models {
     pub fn load(config: &Config) -> Result<Self, ClassifierError> {
         let load = |kind, spec: &Option<String>| match spec {
             None => Ok(None),
-            Some(spec) => FastModel::load(spec, config.model.device)
+            Some(spec) => FastModel::load_configured(spec, &config.model)
                 .map(|model| Some(Arc::new(model)))
                 .map_err(|source| ClassifierError::Model { kind, spec: spec.clone(), source }),
         };

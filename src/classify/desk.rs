@@ -96,7 +96,11 @@ impl Decision {
             alternatives: event
                 .alternatives
                 .into_iter()
-                .map(|other| Alternative { label: other.label.into_owned().into(), probability: other.probability })
+                .map(|other| Alternative {
+                    label: other.label.into_owned().into(),
+                    probability: other.probability,
+                    decided_by: other.decided_by.map(|tier| tier.into_owned().into()),
+                })
                 .collect(),
             reasons: event
                 .reasons

@@ -117,7 +117,7 @@ fn check_models(config: &Config, report: &mut Report) {
             report.checked.push(format!("no model for {kind} records: rules alone decide"));
             continue;
         };
-        match FastModel::load(spec, config.model.device) {
+        match FastModel::load_configured(spec, &config.model) {
             Ok(model) => {
                 let labels = model.labels().len();
                 report.checked.push(format!("model of {kind} records: {}, {labels} labels", model.id()));

@@ -175,6 +175,7 @@ fn topics(config: &Config) -> Vec<String> {
     let output = &config.output;
     let mut topics: Vec<String> = config.inputs.iter().map(|input| input.topic.to_string()).collect();
     topics.extend([output.events.clone(), output.escalations.clone(), output.dead_letters.clone()]);
+    topics.push(config.feedback.topic.clone());
     topics.extend(output.topics.values().cloned());
     topics.sort();
     topics.dedup();
@@ -289,7 +290,9 @@ fn wait_until_ready(metrics: &Metrics, shutdown: &Shutdown) -> anyhow::Result<()
 fn summarise(config: &Config, metrics: &Metrics, generated: u64, took: Duration) -> anyhow::Result<Summary> {
     let outcomes = Outcomes::read(metrics);
     let records = metrics.values("triaged_records_total");
-    let inputs = records.iter().filter(|(labels, _)| labels.get("kind").is_some_and(|kind| kind != "event"));
+    let inputs = records
+        .iter()
+        .filter(|(labels, _)| labels.get("kind").is_some_and(|kind| kind != "event" && kind != "feedback"));
     let processed: u64 = inputs.map(|(_, value)| *value as u64).sum();
     let mut published = 0;
     for topic in topics(config).iter().filter(|topic| config.inputs.iter().all(|input| *input.topic != **topic)) {

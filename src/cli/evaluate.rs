@@ -26,7 +26,7 @@ use super::{Globals, write_json};
                              triaged evaluate --compare models/old models/new --data held-out.jsonl\n  \
                              triaged evaluate --cross-validate 5 --kind ticket --data tickets.jsonl")]
 pub(super) struct Arguments {
-    /// Model package: a folder, or builtin:NAME
+    /// Model package: a folder, builtin:NAME or registry:NAME
     #[arg(long, value_name = "MODEL", required_unless_present_any = ["compare", "cross_validate"])]
     model: Option<String>,
 
@@ -67,10 +67,10 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         return validate_training(&arguments, parts, globals);
     }
     if let [first, second] = &arguments.compare[..] {
-        return compare(&arguments, first, second, globals);
+        return compare(&arguments, load(first, globals)?, load(second, globals)?, globals);
     }
     let spec = arguments.model.as_deref().context("no --model")?;
-    let evaluation = Evaluation::run(&arguments, spec)?;
+    let evaluation = Evaluation::run(&arguments, load(spec, globals)?)?;
     if let Some(path) = &arguments.predictions {
         evaluation.write_predictions(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -107,8 +107,7 @@ struct RowPrediction<'a> {
 }
 
 impl Evaluation {
-    fn run(arguments: &Arguments, spec: &str) -> anyhow::Result<Self> {
-        let model = FastModel::load(spec, DeviceKind::Flex)?;
+    fn run(arguments: &Arguments, model: FastModel) -> anyhow::Result<Self> {
         let dataset = Dataset::read(&arguments.data, model.kind(), &arguments.columns.columns())?;
         // Labels that the model does not know are counted too, as errors.
         let mut names = dataset.labels();
@@ -151,7 +150,15 @@ impl Evaluation {
     }
 }
 
-fn compare(arguments: &Arguments, first: &str, second: &str, globals: &Globals) -> anyhow::Result<()> {
+/// Only a spec of the registry needs the configuration.
+fn load(spec: &str, globals: &Globals) -> anyhow::Result<FastModel> {
+    match spec.starts_with("registry:") {
+        true => Ok(FastModel::load_configured(spec, &globals.load_config()?.model)?),
+        false => Ok(FastModel::load(spec, DeviceKind::Flex)?),
+    }
+}
+
+fn compare(arguments: &Arguments, first: FastModel, second: FastModel, globals: &Globals) -> anyhow::Result<()> {
     let (first, second) = (Evaluation::run(arguments, first)?, Evaluation::run(arguments, second)?);
     if first.model.kind() != second.model.kind() {
         bail!(
@@ -200,7 +207,7 @@ fn validate_training(arguments: &Arguments, parts: usize, globals: &Globals) -> 
     Ok(())
 }
 
-fn write_summary(out: &mut impl Write, report: &Report) -> io::Result<()> {
+pub(super) fn write_summary(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let summary = &report.summary;
     writeln!(
         out,

@@ -1,13 +1,16 @@
 //! `triaged train`: a model package from labelled rows.
 
+mod feedback;
+
 use std::io::{self, Write, stdout};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::DeviceKind;
+use crate::config::{DeviceKind, parse_duration};
 use crate::model::dataset::{Columns, Dataset, Leakage};
 use crate::model::train::{DEFAULT_TIME_BUDGET, Progress, TrainSettings, Trained, train};
 use crate::model::{DeepProgress, Encoder, EncoderPrecision, train_deep};
@@ -26,7 +29,8 @@ const SUSPECTS_SHOWN: usize = 10;
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
                              triaged train --kind ticket --data tickets.jsonl --out models/mine\n  \
-                             triaged train --kind log --data lines.csv --text-field msg --label-field team --out models/lines")]
+                             triaged train --kind log --data lines.csv --text-field msg --label-field team --out models/lines\n  \
+                             triaged train --kind ticket --data tickets.jsonl --from-feedback --since 30d")]
 pub(super) struct Arguments {
     /// What the rows are: ticket or log
     #[arg(long)]
@@ -41,10 +45,23 @@ pub(super) struct Arguments {
     held_out: Option<PathBuf>,
 
     /// Folder of the package; a package that is there is replaced
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "from_feedback", conflicts_with = "from_feedback")]
+    out: Option<PathBuf>,
 
-    /// Name of the model [default: the folder's name]
+    /// Add what people said about events, train, and compare with the model in use on rows held out; the result is a
+    /// new version in model.registry, and is put into use when it is not worse
+    #[arg(long)]
+    from_feedback: bool,
+
+    /// With --from-feedback: how far back it is read
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30d")]
+    since: Duration,
+
+    /// With --from-feedback: put the version into use even if it is worse
+    #[arg(long, requires = "from_feedback")]
+    promote: bool,
+
+    /// Name of the model [default: the folder's name; with --from-feedback, that of the model in use]
     #[arg(long)]
     name: Option<String>,
 
@@ -117,14 +134,10 @@ impl ColumnArguments {
 }
 
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
-    let dataset = Dataset::read(&arguments.data, arguments.kind, &arguments.columns.columns())?;
-    let read_held_out = |path| Dataset::read(path, arguments.kind, &arguments.columns.columns());
-    let held_out = arguments.held_out.as_deref().map(read_held_out).transpose()?;
-    let leakage = held_out.map(|rows| dataset.leakage(&rows));
-    let folder_name = || arguments.out.file_name().map(|name| name.to_string_lossy().into_owned());
+    let folder_name = || Some(arguments.out.as_ref()?.file_name()?.to_string_lossy().into_owned());
     let settings = TrainSettings {
         kind: arguments.kind,
-        name: arguments.name.clone().or_else(folder_name).context("--out has no folder name; give --name")?,
+        name: arguments.name.clone().or_else(folder_name).unwrap_or_default(),
         seed: arguments.seed,
         folds: arguments.folds,
         time_budget: arguments.time_budget,
@@ -135,13 +148,22 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         origin: arguments.origin.clone(),
         command: command_line(&arguments),
     };
+    if arguments.from_feedback {
+        return feedback::run(&arguments, settings, globals);
+    }
+    let out_folder = arguments.out.as_deref().context("no --out")?;
+    anyhow::ensure!(!settings.name.is_empty(), "--out has no folder name; give --name");
+    let dataset = Dataset::read(&arguments.data, arguments.kind, &arguments.columns.columns())?;
+    let read_held_out = |path| Dataset::read(path, arguments.kind, &arguments.columns.columns());
+    let held_out = arguments.held_out.as_deref().map(read_held_out).transpose()?;
+    let leakage = held_out.map(|rows| dataset.leakage(&rows));
     if let Some(folder) = &arguments.encoder {
-        return run_deep(&arguments, globals, &dataset, &settings, folder);
+        return run_deep(globals, &dataset, &settings, folder, out_folder);
     }
     let bar = progress_bar();
     let trained = train(&dataset, &settings, &mut |progress| show(&bar, &progress))?;
     bar.finish_and_clear();
-    trained.write(&arguments.out)?;
+    trained.write(out_folder)?;
     if globals.json {
         return write_json(&serde_json::json!({
             "package": arguments.out,
@@ -156,16 +178,16 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         }));
     }
     let mut out = stdout().lock();
-    write_result(&mut out, &arguments, &trained, leakage.as_ref())?;
+    write_result(&mut out, out_folder, &trained, leakage.as_ref())?;
     Ok(())
 }
 
 fn run_deep(
-    arguments: &Arguments,
     globals: &Globals,
     dataset: &Dataset,
     settings: &TrainSettings,
     folder: &Path,
+    out_folder: &Path,
 ) -> anyhow::Result<()> {
     // In f32, so that the head does not depend on the processor that it was trained on.
     let encoder = Encoder::load(folder, EncoderPrecision::F32)?;
@@ -184,10 +206,10 @@ fn run_deep(
         }
     })?;
     bar.finish_and_clear();
-    trained.write(&arguments.out)?;
+    trained.write(out_folder)?;
     if globals.json {
         return write_json(&serde_json::json!({
-            "package": arguments.out,
+            "package": out_folder,
             "manifest": trained.manifest(),
             "report": trained.report,
             "fast_report": trained.fast().report,
@@ -202,13 +224,13 @@ fn run_deep(
         trained.fast().report.summary.accuracy,
         trained.fast().report.summary.ece
     )?;
-    writeln!(out, "{} written after {:.1} s", arguments.out.display(), trained.seconds)?;
+    writeln!(out, "{} written after {:.1} s", out_folder.display(), trained.seconds)?;
     Ok(())
 }
 
 fn write_result(
     out: &mut impl Write,
-    arguments: &Arguments,
+    folder: &std::path::Path,
     trained: &Trained,
     leakage: Option<&Leakage>,
 ) -> io::Result<()> {
@@ -257,7 +279,7 @@ fn write_result(
             )?;
         }
     }
-    writeln!(out, "\n{} written after {:.1} s", arguments.out.display(), trained.seconds)
+    writeln!(out, "\n{} written after {:.1} s", folder.display(), trained.seconds)
 }
 
 fn some(ids: &[String]) -> String {
@@ -295,7 +317,9 @@ fn command_line(arguments: &Arguments) -> String {
     let mut add = |name: &str, value: &dyn std::fmt::Display| words.push(format!("--{name} {value}"));
     add("kind", &arguments.kind);
     add("data", &short_path(&arguments.data));
-    add("out", &short_path(&arguments.out));
+    if let Some(out) = &arguments.out {
+        add("out", &short_path(out));
+    }
     add("seed", &arguments.seed);
     add("folds", &arguments.folds);
     let columns = &arguments.columns;
@@ -322,6 +346,9 @@ fn command_line(arguments: &Arguments) -> String {
     }
     if let Some(precision) = arguments.target_precision {
         add("target-precision", &precision);
+    }
+    if arguments.from_feedback {
+        words.push("--from-feedback".to_owned());
     }
     words.join(" ")
 }

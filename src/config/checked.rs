@@ -8,6 +8,7 @@ use crate::record::{Kind, Priority};
 
 use super::api::read_api;
 use super::escalate::read_escalate;
+use super::feedback::{check_mail, read_drift, read_feedback, read_reports, read_smtp};
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
@@ -59,6 +60,10 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             tally: root.table("tally", read_tally),
             forecast: root.table("forecast", read_forecast),
             escalate: root.table("escalate", |section| read_escalate(section, environment)),
+            drift: root.table("drift", read_drift),
+            feedback: root.table("feedback", read_feedback),
+            reports: root.table("reports", read_reports),
+            smtp: root.table("smtp", |section| read_smtp(section, environment)),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
             api: root.table("api", read_api),
             log: root.table("log", read_log),
@@ -68,6 +73,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
     check_transactions(&config, ledger);
     check_sizes(&config, ledger);
     check_escalation(&config, ledger);
+    check_mail(&config, ledger);
     config
 }
 
@@ -213,7 +219,11 @@ fn read_paths(section: &mut Section<'_>) -> Vec<String> {
 }
 
 fn resolve(origin: &Origin, text: &str) -> String {
-    if text.starts_with("builtin:") { text.to_owned() } else { origin.resolve(text).to_string_lossy().into_owned() }
+    if text.starts_with("builtin:") || text.starts_with("registry:") {
+        text.to_owned()
+    } else {
+        origin.resolve(text).to_string_lossy().into_owned()
+    }
 }
 
 fn read_model(section: &mut Section<'_>) -> ModelSettings {
@@ -225,6 +235,10 @@ fn read_model(section: &mut Section<'_>) -> ModelSettings {
         device: section.choice("device", &[("flex", DeviceKind::Flex), ("ndarray", DeviceKind::NdArray)]),
         ticket: section.read("ticket", None, package),
         log: section.read("log", None, package),
+        registry: section.read("registry", None, |node| match node.as_text()?.trim() {
+            "" => Ok(None),
+            text => Ok(Some(node.origin.resolve(text))),
+        }),
     }
 }
 
@@ -306,7 +320,7 @@ pub(super) fn parse_listen(text: &str) -> Result<Option<std::net::SocketAddr>, S
 }
 
 /// Kafka's own rule for topic names (`org.apache.kafka.common.internals.Topic`).
-fn parse_topic(text: &str) -> Result<String, String> {
+pub(super) fn parse_topic(text: &str) -> Result<String, String> {
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     match text {
         "" | "." | ".." => Err("is not a topic name".to_owned()),
@@ -325,6 +339,7 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         ("output.dead_letters".to_owned(), &output.dead_letters),
         ("output.forecasts".to_owned(), &output.forecasts),
         ("output.anomalies".to_owned(), &output.anomalies),
+        ("feedback.topic".to_owned(), &config.feedback.topic),
     ];
     for (position, (key, topic)) in outputs.iter().enumerate() {
         if let Some((other, _)) = outputs[..position].iter().find(|(_, other)| other == topic) {
@@ -334,8 +349,10 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
     }
     for (queue, topic) in &output.topics {
         let key = format!("output.topics.{queue}");
-        if [&output.escalations, &output.dead_letters, &output.forecasts, &output.anomalies].contains(&topic) {
-            ledger.fault(&key, "must differ from the other topics of [output], except output.events");
+        let others = [&output.escalations, &output.dead_letters, &output.forecasts, &output.anomalies];
+        if others.contains(&topic) || *topic == config.feedback.topic {
+            ledger
+                .fault(&key, "must differ from feedback.topic and the other topics of [output], except output.events");
         }
         outputs.push((key, topic));
     }

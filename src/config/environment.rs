@@ -10,7 +10,7 @@ const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
 const PART_SEPARATOR: &str = "__";
 /// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
 /// `TRIAGED_SERVICE_HOST`.
-pub(super) const SECTIONS: [&str; 17] = [
+pub(super) const SECTIONS: [&str; 21] = [
     "kafka",
     "stream",
     "input",
@@ -25,6 +25,10 @@ pub(super) const SECTIONS: [&str; 17] = [
     "tally",
     "forecast",
     "escalate",
+    "drift",
+    "feedback",
+    "reports",
+    "smtp",
     "ops",
     "api",
     "log",

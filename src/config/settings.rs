@@ -25,6 +25,10 @@ pub struct Config {
     pub tally: TallySettings,
     pub forecast: ForecastSettings,
     pub escalate: EscalateSettings,
+    pub drift: DriftSettings,
+    pub feedback: FeedbackSettings,
+    pub reports: ReportSettings,
+    pub smtp: SmtpSettings,
     pub ops: OpsSettings,
     pub api: ApiSettings,
     pub log: LogSettings,
@@ -120,9 +124,11 @@ pub enum DeviceKind {
 #[derive(Debug, Clone)]
 pub struct ModelSettings {
     pub device: DeviceKind,
-    /// A folder, or `builtin:NAME`; `None`: this kind has no model.
+    /// A folder, `builtin:NAME` or `registry:NAME`; `None`: this kind has no model.
     pub ticket: Option<String>,
     pub log: Option<String>,
+    /// The folder of trained versions that `registry:NAME` looks in.
+    pub registry: Option<PathBuf>,
 }
 
 /// What the template cache masks before lines are compared.
@@ -309,6 +315,60 @@ impl WindowSettings {
     pub fn season_lengths(&self) -> Vec<usize> {
         self.seasons.iter().map(|season| (season.as_secs() / self.bucket.as_secs()) as usize).collect()
     }
+}
+
+#[derive(Debug, Clone)]
+pub struct DriftSettings {
+    /// Events.
+    pub window: usize,
+    /// Population stability index above which it is announced; 0: never.
+    pub label_shift: f64,
+    /// 0: never.
+    pub confidence_drop: f64,
+}
+
+#[derive(Debug, Clone)]
+pub struct FeedbackSettings {
+    pub topic: String,
+    /// Whether a correction may name a queue that nothing here knows.
+    pub unknown_queues: bool,
+    pub claim_lease: Duration,
+    pub send_deadline: Duration,
+}
+
+/// When a report is made: at this minute of each day, or of one day of the week. UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// 0 is Monday; `None`: every day.
+    pub weekday: Option<u8>,
+    pub minute: u16,
+}
+
+#[derive(Debug, Clone)]
+pub struct ReportSettings {
+    /// Empty: no report is sent.
+    pub email_to: Vec<String>,
+    pub schedule: Schedule,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpTls {
+    /// Begins in the clear and refuses to go on without encryption.
+    StartTls,
+    Tls,
+    None,
+}
+
+#[derive(Debug, Clone)]
+pub struct SmtpSettings {
+    /// Empty: no mail.
+    pub server: String,
+    pub port: u16,
+    pub tls: SmtpTls,
+    /// Empty: no authentication.
+    pub user: String,
+    pub password: Option<Secret>,
+    pub from: String,
 }
 
 #[derive(Debug, Clone)]

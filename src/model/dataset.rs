@@ -113,6 +113,11 @@ impl Dataset {
         Ok(Dataset { examples, sha256: sha256(&bytes) })
     }
 
+    /// A name for rows that come from several places: the hash of what names them.
+    pub fn hash_of<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+        sha256(parts.collect::<Vec<_>>().join("\n").as_bytes())
+    }
+
     /// The rows at these places, in this order.
     pub fn subset(&self, rows: &[usize]) -> Dataset {
         Dataset { examples: rows.iter().map(|&row| self.examples[row].clone()).collect(), sha256: self.sha256.clone() }
@@ -254,7 +259,7 @@ fn csv_rows(path: &Path, bytes: &[u8]) -> Result<Vec<(usize, Row)>, DatasetError
 }
 
 /// A number that rows share whose texts differ only in case and space.
-fn text_hash(record: &Record<'_>) -> u128 {
+pub(crate) fn text_hash(record: &Record<'_>) -> u128 {
     xxh3_128(record.text().split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase().as_bytes())
 }
 

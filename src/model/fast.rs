@@ -13,9 +13,10 @@ use super::corpus::factor;
 use super::features::{self, damped};
 use super::head::{self, Head};
 use super::package::{Manifest, Package, PackageError, PackedWeights};
+use super::registry;
 use super::sparse::add_scaled;
 use super::tables::{Counter, RowTable, WordCache, WordEntry, WordNumbers};
-use crate::config::DeviceKind;
+use crate::config::{DeviceKind, ModelSettings};
 use crate::record::{Kind, Record};
 
 /// Memory for remembered words in one `Scratch`. Smaller: rare words are computed again; larger: it leaves the core's
@@ -110,6 +111,12 @@ impl FastModel {
                 problem: format!("on {device:?} the scores are {distance} away from those that are served"),
             }),
         }
+    }
+
+    /// Loads what the configuration names: `registry:NAME` too, as its current version.
+    pub fn load_configured(spec: &str, settings: &ModelSettings) -> Result<FastModel, PackageError> {
+        let folder = registry::resolve(spec, settings.registry.as_deref())?;
+        FastModel::load(folder.as_deref().unwrap_or(spec), settings.device)
     }
 
     pub(crate) fn from_package(package: Package) -> FastModel {

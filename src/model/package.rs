@@ -19,6 +19,8 @@ use super::corpus::{Lengths, Weighing};
 use super::evaluation::Summary;
 use super::features::FeatureSettings;
 use super::head::FitSettings;
+use super::registry::RegistryError;
+use crate::config::ModelSettings;
 use crate::record::Kind;
 
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -64,6 +66,8 @@ pub enum PackageError {
     Hash { place: String, found: String, expected: String },
     #[error("{place}: the weights cannot be read")]
     Weights { place: String, source: safetensors::SafeTensorError },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("{place}: {problem}")]
     Invalid { place: String, problem: String },
 }
@@ -79,6 +83,9 @@ pub struct Manifest {
     pub labels: Vec<String>,
     /// Labels with so few rows that nothing reliable can be said about them.
     pub small_labels: Vec<String>,
+    /// Rows of each label, in the order of `labels`: what the model takes for usual. Empty in older packages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub label_rows: Vec<usize>,
     pub features: FeatureSettings,
     pub(crate) weighing: Weighing,
     pub(crate) fit: FitSettings,
@@ -312,6 +319,12 @@ struct Version {
 impl Manifest {
     pub(crate) const VERSION: u32 = FORMAT_VERSION;
 
+    /// What the configuration names says about itself; the weights are checked, and then forgotten.
+    pub fn load_configured(spec: &str, settings: &ModelSettings) -> Result<Manifest, PackageError> {
+        let folder = super::registry::resolve(spec, settings.registry.as_deref())?;
+        Ok(Package::load(folder.as_deref().unwrap_or(spec))?.manifest)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.labels.len() < 2 {
             return Err("a model needs at least two labels".to_owned());
@@ -321,6 +334,9 @@ impl Manifest {
         }
         if self.name.is_empty() {
             return Err("the model has no name".to_owned());
+        }
+        if !self.label_rows.is_empty() && self.label_rows.len() != self.labels.len() {
+            return Err("label_rows must have a number for each label".to_owned());
         }
         let features = &self.features;
         if features.char_min > features.char_max
@@ -353,7 +369,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
     fs::read(path).map_err(failed)
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     let mut file = fs::File::create(path)?;
     file.write_all(bytes)?;
@@ -418,7 +434,12 @@ mod tests {
         ));
         let swapped = fault(|manifest| manifest["labels"].as_array_mut().expect("labels").swap(0, 1));
         assert!(swapped.to_string().contains("sorted"), "{swapped}");
-        let fewer = fault(|manifest| drop(manifest["labels"].as_array_mut().expect("labels").pop()));
+        let shorter = |manifest: &mut serde_json::Value, list: &str| {
+            manifest[list].as_array_mut().expect("a list").pop();
+        };
+        let uneven = fault(|manifest| shorter(manifest, "labels")).to_string();
+        assert!(uneven.contains("label_rows"), "{uneven}");
+        let fewer = fault(|manifest| ["labels", "label_rows"].into_iter().for_each(|list| shorter(manifest, list)));
         assert!(fewer.to_string().contains("tensor"), "{fewer}");
     }
 

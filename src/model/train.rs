@@ -190,6 +190,7 @@ pub fn train(
             .filter(|class| class.support < SMALL_LABEL_ROWS)
             .map(|class| class.label.clone())
             .collect(),
+        label_rows: report.per_class.iter().map(|class| class.support).collect(),
         labels: bench.names.clone(),
         features: recipe.features,
         weighing: recipe.weighing,

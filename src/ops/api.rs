@@ -19,7 +19,9 @@ mod measure;
 mod models;
 mod openapi;
 mod problem;
+mod reports;
 mod request;
+mod reviews;
 mod volumes;
 mod workers;
 
@@ -40,6 +42,7 @@ use tower_http::cors::CorsLayer;
 use crate::classify::{Classifier, Desk};
 use crate::config::{ApiSettings, Config, WindowSettings};
 use crate::metrics::Metrics;
+use crate::reports::{MailError, Mailer};
 use crate::supervisor::Shutdown;
 use crate::volumes::VolumeStore;
 
@@ -73,6 +76,10 @@ pub enum ApiError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Keys(#[from] KeysError),
+    #[error("the review desk cannot be opened")]
+    Desk(#[from] crate::feedback::DeskSetupError),
+    #[error("reports cannot be mailed")]
+    Mail(#[from] MailError),
     #[error(
         "no valid key in {path}, and others can reach {address} (api.listen): run `triaged keys create --role admin`"
     )]
@@ -91,6 +98,10 @@ struct Shared {
     uploads: Arc<Semaphore>,
     metrics: Metrics,
     document: String,
+    /// Where reviewers are served.
+    desk: crate::feedback::Desk,
+    /// `None`: no mail server, or nobody to write to.
+    mailer: Option<Mailer>,
 }
 
 #[derive(Clone)]
@@ -144,7 +155,14 @@ impl ApiServer {
         };
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = Listener::bind(address, "api.listen").await?;
+        let desk = crate::feedback::Desk::open(config, store.clone())?;
+        let mailer = match config.smtp.server.is_empty() || config.reports.email_to.is_empty() {
+            true => None,
+            false => Some(Mailer::new(&config.smtp, &config.reports.email_to)?),
+        };
         let shared = Shared {
+            desk,
+            mailer,
             windows: config.forecast.windows.clone(),
             store,
             workers: Arc::new(Workers::new(Desk::new(classifier, config), config.stream.workers)),
@@ -207,16 +225,27 @@ fn router(state: ApiState) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/events/{id}", get(events::event))
         .route("/v1/models", get(models::models))
+        .route("/v1/reports", get(reports::report))
         .route_layer(from_fn_with_state(Permission::Read, access::require));
+    let write = Router::new()
+        .route("/v1/reviews", get(reviews::reviews))
+        .route("/v1/reviews/queues", get(reviews::queues))
+        .route("/v1/reviews/{id}/claim", post(reviews::claim))
+        .route("/v1/reviews/{id}/release", post(reviews::release))
+        .route("/v1/feedback", post(reviews::feedback))
+        .route_layer(from_fn_with_state(Permission::Write, access::require));
     let admin = Router::new()
+        .route("/v1/reports/email", post(reports::email))
         .route("/v1/audit", get(audit::audit))
         .route_layer(from_fn_with_state(Permission::Admin, access::require));
     let known_callers = read
+        .merge(write)
         .merge(admin)
         .route_layer(from_fn_with_state(state.clone(), limits::within_time))
         .route_layer(from_fn_with_state(state.clone(), access::identify));
     let limited = known_callers
         .merge(openapi::routes())
+        .merge(reviews::page())
         .method_not_allowed_fallback(problem::no_such_method)
         .fallback(problem::no_such_path)
         .layer(from_fn_with_state(state.clone(), limits::per_address));

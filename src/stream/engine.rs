@@ -151,7 +151,7 @@ impl EngineState {
 pub struct RoleSpec {
     /// The role's name; the consumer group is `<group_prefix>-<name>`.
     pub name: &'static str,
-    /// Topics to read, each with what it carries (`ticket`, `log` or `event`). Their order gives `Input::input`.
+    /// Topics to read, each with what it carries (`ticket`, `log`, `event` or `feedback`). Their order gives `Input::input`.
     pub inputs: Vec<(Arc<str>, &'static str)>,
     /// Topics to write.
     pub outputs: Topics,

@@ -2,6 +2,7 @@
 //! named nowhere else but in `row`.
 
 mod lookup;
+mod reviews;
 
 use std::future::Future;
 use std::time::Duration;

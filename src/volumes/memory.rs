@@ -2,19 +2,24 @@
 //! events themselves.
 
 mod recent;
+mod reviews;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
 use super::audit::AuditEntry;
+use super::feedback::{Claimed, ConfidenceCount, FeedbackRow, Judgement, JudgementQuery, ReviewCursor, ReviewFilter};
 use super::question::{DecisionCount, EventQuery, QueueCount};
-use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, StoredEvent};
+use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
 use super::store::{TOTAL, Volume, VolumeQuery};
+use super::stored::StoredEvent;
 use recent::Recent;
+use reviews::ReviewBook;
 
 /// Rows of each kind of what the forecast role writes that are kept.
 const MOST_ROWS: usize = 100_000;
@@ -48,13 +53,14 @@ struct Sets {
 #[derive(Debug)]
 pub struct MemoryStore {
     sets: Mutex<Sets>,
+    book: Mutex<ReviewBook>,
     most_sets: usize,
 }
 
 impl MemoryStore {
     /// At most `most_sets` sets are kept; the oldest minutes go first.
     pub fn new(most_sets: usize) -> Self {
-        MemoryStore { sets: Mutex::default(), most_sets }
+        MemoryStore { sets: Mutex::default(), book: Mutex::default(), most_sets }
     }
 
     fn lock(&self) -> MutexGuard<'_, Sets> {
@@ -62,7 +68,17 @@ impl MemoryStore {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn book(&self) -> MutexGuard<'_, ReviewBook> {
+        // Each entry is whole by itself.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn insert_events(&self, rows: &[EventRow<'_>]) {
+        let mut book = self.book();
+        for row in rows {
+            book.insert_event(row);
+        }
+        drop(book);
         let mut sets = self.lock();
         for row in rows {
             sets.insert(row);
@@ -132,7 +148,7 @@ impl MemoryStore {
     }
 
     pub fn event(&self, id: Uuid) -> Option<StoredEvent> {
-        self.lock().recent.event(id)
+        self.lock().recent.event(id).or_else(|| self.book().event(id))
     }
 
     pub fn events(&self, query: &EventQuery) -> Vec<StoredEvent> {
@@ -221,6 +237,45 @@ impl MemoryStore {
         }
         last.into_iter().collect()
     }
+
+    pub fn insert_feedback(&self, rows: &[FeedbackRow]) {
+        self.book().insert_feedback(rows);
+    }
+
+    pub fn reviews(&self, filter: &ReviewFilter, limit: usize, after: Option<ReviewCursor>) -> Vec<StoredEvent> {
+        self.book().reviews(filter, limit, after)
+    }
+
+    pub fn claim(&self, event_id: Uuid, reviewer: &str, lease: Duration) -> Claimed {
+        self.book().claim(event_id, reviewer, lease)
+    }
+
+    pub fn release(&self, event_id: Uuid, reviewer: &str) {
+        self.book().release(event_id, reviewer);
+    }
+
+    pub fn judgements(&self, query: &JudgementQuery) -> Vec<Judgement> {
+        self.book().judgements(query)
+    }
+
+    pub fn confidence(&self, from: i64, to: i64) -> Vec<ConfidenceCount> {
+        self.book().confidence(from, to)
+    }
+
+    pub fn queues(&self) -> Vec<String> {
+        let sets = self.lock();
+        let queues: BTreeSet<&str> =
+            sets.by_minute.values().flat_map(|by_key| by_key.keys().map(|key| &*key.queue)).collect();
+        queues.into_iter().map(str::to_owned).collect()
+    }
+
+    pub fn last_report(&self) -> Option<u32> {
+        self.book().last_report()
+    }
+
+    pub fn report_sent(&self, slot: u32) {
+        self.book().report_sent(slot);
+    }
 }
 
 impl Sets {
@@ -286,6 +341,7 @@ mod tests {
             routing: 1,
             decided_by: "fast",
             alternatives: Vec::new(),
+            reasons: Vec::new(),
             tags: &[],
             urls: &[],
             ips: &[],

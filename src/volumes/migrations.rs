@@ -45,6 +45,11 @@ const MIGRATIONS: [Migration; 4] = [
         name: "0004_audit_log.sql",
         text: include_str!("../../schemas/clickhouse/0004_audit_log.sql"),
     },
+    Migration {
+        version: 5,
+        name: "0005_feedback.sql",
+        text: include_str!("../../schemas/clickhouse/0005_feedback.sql"),
+    },
 ];
 
 const RECORDS: &str = "CREATE TABLE IF NOT EXISTS schema_migrations {{on_cluster}}
@@ -214,7 +219,8 @@ mod tests {
             folder.read_dir().unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         assert_eq!(files, MIGRATIONS.map(|migration| migration.name));
-        assert!(MIGRATIONS.iter().zip(1..).all(|(migration, version)| migration.version == version));
+        let is_named = |migration: &Migration| migration.name.starts_with(&format!("{:04}_", migration.version));
+        assert!(MIGRATIONS.iter().all(is_named) && MIGRATIONS.is_sorted_by_key(|migration| migration.version));
     }
 
     #[test]

@@ -7,13 +7,11 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::record::{Alternative, Indicators, Kind, Priority, QueueEvent, Routing, SourcePosition, rfc3339};
-
-use super::question::{EventCursor, numbered};
+use crate::record::QueueEvent;
 
 /// ClickHouse's `DateTime` ends in 2106; what a record claims beyond that is counted in the last minute, and what lies
 /// before 1970 in the first.
-const LAST_MILLISECOND: i64 = u32::MAX as i64 * 1000;
+pub(super) const LAST_MILLISECOND: i64 = u32::MAX as i64 * 1000;
 
 /// Why a message of the events topic is no event.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +45,7 @@ pub struct EventRow<'a> {
     pub routing: i8,
     pub decided_by: &'a str,
     pub alternatives: Vec<(&'a str, f32)>,
+    pub reasons: Vec<(&'a str, f32)>,
     pub tags: &'a [Cow<'a, str>],
     pub urls: &'a [String],
     pub ips: &'a [String],
@@ -81,6 +80,7 @@ impl<'a> EventRow<'a> {
             routing: event.routing as i8 + 1,
             decided_by: &event.decided_by,
             alternatives: event.alternatives.iter().map(|other| (&*other.label, other.probability)).collect(),
+            reasons: event.reasons.iter().map(|reason| (&*reason.feature, reason.weight)).collect(),
             tags: &event.tags,
             urls: &found.urls,
             ips: &found.ips,
@@ -97,131 +97,6 @@ impl<'a> EventRow<'a> {
     /// The minute of event time, counted from 1970-01-01 UTC.
     pub fn minute(&self) -> u32 {
         (self.occurred_at / 60_000) as u32
-    }
-}
-
-/// A row of `queue_events` as it is read.
-#[derive(Debug, Clone, PartialEq, Row, Deserialize)]
-pub struct StoredEvent {
-    pub source_topic: String,
-    pub source_partition: i32,
-    pub source_offset: u64,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub event_id: Uuid,
-    pub kind: i8,
-    pub ticket_id: String,
-    pub origin: String,
-    pub occurred_at: i64,
-    pub decided_at: i64,
-    pub queue: String,
-    pub category: String,
-    pub priority: i8,
-    pub confidence: f32,
-    pub routing: i8,
-    pub decided_by: String,
-    pub alternatives: Vec<(String, f32)>,
-    pub tags: Vec<String>,
-    pub urls: Vec<String>,
-    pub ips: Vec<String>,
-    pub domains: Vec<String>,
-    pub emails: Vec<String>,
-    pub cves: Vec<String>,
-    pub hashes: Vec<String>,
-    pub model: String,
-    pub template_id: String,
-    pub text: String,
-}
-
-impl From<&EventRow<'_>> for StoredEvent {
-    fn from(row: &EventRow<'_>) -> Self {
-        StoredEvent {
-            source_topic: row.source_topic.to_owned(),
-            source_partition: row.source_partition,
-            source_offset: row.source_offset,
-            event_id: row.event_id,
-            kind: row.kind,
-            ticket_id: row.ticket_id.to_owned(),
-            origin: row.origin.to_owned(),
-            occurred_at: row.occurred_at,
-            decided_at: row.decided_at,
-            queue: row.queue.to_owned(),
-            category: row.category.to_owned(),
-            priority: row.priority,
-            confidence: row.confidence,
-            routing: row.routing,
-            decided_by: row.decided_by.to_owned(),
-            alternatives: row.alternatives.iter().map(|(label, share)| ((*label).to_owned(), *share)).collect(),
-            tags: row.tags.iter().map(|tag| tag.clone().into_owned()).collect(),
-            urls: row.urls.to_vec(),
-            ips: row.ips.to_vec(),
-            domains: row.domains.to_vec(),
-            emails: row.emails.to_vec(),
-            cves: row.cves.to_vec(),
-            hashes: row.hashes.to_vec(),
-            model: row.model.to_owned(),
-            template_id: row.template_id.to_owned(),
-            text: row.text.to_owned(),
-        }
-    }
-}
-
-impl From<StoredEvent> for QueueEvent<'static> {
-    fn from(row: StoredEvent) -> Self {
-        let optional = |text: String| (!text.is_empty()).then_some(Cow::Owned(text));
-        let alternative = |(label, probability): (String, f32)| Alternative { label: label.into(), probability };
-        QueueEvent {
-            event_id: row.event_id,
-            source: SourcePosition {
-                topic: row.source_topic.into(),
-                partition: row.source_partition,
-                offset: row.source_offset as i64,
-            },
-            kind: numbered(Kind::ALL, row.kind),
-            ticket_id: optional(row.ticket_id),
-            origin: optional(row.origin),
-            occurred_at: rfc3339(row.occurred_at).into(),
-            decided_at: rfc3339(row.decided_at).into(),
-            queue: row.queue.into(),
-            category: optional(row.category),
-            priority: numbered(Priority::ALL, row.priority),
-            confidence: row.confidence,
-            routing: numbered(Routing::ALL, row.routing),
-            decided_by: row.decided_by.into(),
-            alternatives: row.alternatives.into_iter().map(alternative).collect(),
-            // The tables do not keep them.
-            reasons: Vec::new(),
-            tags: row.tags.into_iter().map(Cow::Owned).collect(),
-            indicators: Indicators {
-                urls: row.urls,
-                ips: row.ips,
-                domains: row.domains,
-                emails: row.emails,
-                cves: row.cves,
-                hashes: row.hashes,
-            },
-            model: optional(row.model),
-            template_id: optional(row.template_id),
-            text: optional(row.text),
-        }
-    }
-}
-
-impl StoredEvent {
-    /// Where it stands in the order of events.
-    pub fn cursor(&self) -> EventCursor {
-        EventCursor { occurred_at: self.occurred_at, event_id: self.event_id }
-    }
-
-    /// The tier that decided, without a rule's name.
-    pub(super) fn tier(&self) -> &str {
-        if self.decided_by.starts_with("rule:") { "rule" } else { &self.decided_by }
-    }
-
-    /// Bytes that it takes in memory, roughly.
-    pub(super) fn weight(&self) -> usize {
-        let lists = [&self.tags, &self.urls, &self.ips, &self.domains, &self.emails, &self.cves, &self.hashes];
-        let listed: usize = lists.into_iter().flatten().map(|text| text.len() + size_of::<String>()).sum();
-        size_of::<StoredEvent>() + self.text.len() + self.ticket_id.len() + self.decided_by.len() + listed
     }
 }
 

@@ -2,16 +2,22 @@
 //! and for a look without a server. Both hold the same sets of offsets and give the same answers.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
 
 use uuid::Uuid;
 
 use crate::config::{Config, StoreKind};
+use crate::record::QueueEvent;
 
 use super::audit::AuditEntry;
 use super::clickhouse::{ClickHouseStore, StoreError};
+use super::feedback::{Claimed, ConfidenceCount, FeedbackRow, Judgement, JudgementQuery, ReviewCursor, ReviewFilter};
 use super::memory::MemoryStore;
 use super::question::{DecisionCount, EventQuery, QueueCount};
-use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, StoredEvent};
+use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
+use super::stored::StoredEvent;
 
 /// The name that stands for all queues together.
 pub const TOTAL: &str = "*";
@@ -221,6 +227,96 @@ impl VolumeStore {
         match self {
             VolumeStore::ClickHouse(store) => store.last_anomalies(window).await,
             VolumeStore::Memory(store) => Ok(store.last_anomalies(window)),
+        }
+    }
+
+    /// Adds feedback; adding the same again does no harm.
+    pub async fn insert_feedback(&self, rows: &[FeedbackRow]) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.insert_feedback(rows).await,
+            VolumeStore::Memory(store) => {
+                store.insert_feedback(rows);
+                Ok(())
+            }
+        }
+    }
+
+    /// Events that nobody has judged yet, the least confident first, and where to go on when there are more.
+    pub async fn reviews(
+        &self,
+        filter: &ReviewFilter,
+        limit: usize,
+        after: Option<ReviewCursor>,
+    ) -> Result<(Vec<QueueEvent<'static>>, Option<ReviewCursor>), StoreError> {
+        let mut events = match self {
+            VolumeStore::ClickHouse(store) => store.reviews(filter, limit + 1, after).await?,
+            VolumeStore::Memory(store) => store.reviews(filter, limit + 1, after),
+        };
+        let has_more = events.len() > limit;
+        events.truncate(limit);
+        let next = events.last().filter(|_| has_more).map(ReviewCursor::of);
+        Ok((events.into_iter().map(QueueEvent::from).collect(), next))
+    }
+
+    /// Takes an event for review until the lease is over: of several who ask at once, one gets it. Who has it already
+    /// keeps it.
+    pub async fn claim(&self, event_id: Uuid, reviewer: &str, lease: Duration) -> Result<Claimed, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.claim(event_id, crate::record::new_id(), reviewer, lease).await,
+            VolumeStore::Memory(store) => Ok(store.claim(event_id, reviewer, lease)),
+        }
+    }
+
+    /// Gives a claimed event back; whose it is not changes nothing.
+    pub async fn release(&self, event_id: Uuid, reviewer: &str) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.release(event_id, reviewer).await,
+            VolumeStore::Memory(store) => {
+                store.release(event_id, reviewer);
+                Ok(())
+            }
+        }
+    }
+
+    /// The newest feedback of each event with the event itself, newest first.
+    pub async fn judgements(&self, query: &JudgementQuery) -> Result<Vec<Judgement>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.judgements(query).await,
+            VolumeStore::Memory(store) => Ok(store.judgements(query)),
+        }
+    }
+
+    /// How confident the decisions on events of this time were; milliseconds since 1970-01-01 UTC.
+    pub async fn confidence(&self, from: i64, to: i64) -> Result<Vec<ConfidenceCount>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.confidence(from, to).await,
+            VolumeStore::Memory(store) => Ok(store.confidence(from, to)),
+        }
+    }
+
+    /// Queues that any event was ever routed to, sorted.
+    pub async fn queues(&self) -> Result<Vec<String>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.queues().await,
+            VolumeStore::Memory(store) => Ok(store.queues()),
+        }
+    }
+
+    /// The slot of the last scheduled report that was sent, in seconds since 1970-01-01 UTC.
+    pub async fn last_report(&self) -> Result<Option<u32>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.last_report().await,
+            VolumeStore::Memory(store) => Ok(store.last_report()),
+        }
+    }
+
+    pub async fn report_sent(&self, slot: u32) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.report_sent(slot).await,
+            VolumeStore::Memory(store) => {
+                store.report_sent(slot);
+                Ok(())
+            }
         }
     }
 }

@@ -38,8 +38,12 @@ impl Caller {
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 
+    /// Name and id of the key; `local` without keys.
+    pub(super) fn actor(&self) -> &str {
+        &self.actor
+    }
+
     /// The entry for a change that this caller makes now, for `VolumeStore::audit`.
-    #[allow(dead_code, reason = "no path of this module changes anything yet")]
     pub(super) fn change(&self, action: &str, subject: &str, detail: &Value) -> AuditEntry {
         AuditEntry::now(&self.actor, &self.address.to_string(), action, subject, detail)
     }

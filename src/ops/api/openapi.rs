@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::problem::Problem;
-use super::{ApiState, audit, classify, events, forecasts, models, volumes};
+use super::{ApiState, audit, classify, events, forecasts, models, reports, reviews, volumes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,13 @@ use super::{ApiState, audit, classify, events, forecasts, models, volumes};
         events::event,
         models::models,
         audit::audit,
+        reviews::reviews,
+        reviews::queues,
+        reviews::claim,
+        reviews::release,
+        reviews::feedback,
+        reports::report,
+        reports::email,
     ),
     components(schemas(Problem)),
 )]
@@ -47,7 +54,8 @@ const REFUSALS: [(&str, &str); 6] = [
     ("default", "Any other refusal."),
 ];
 /// Paths whose callers need more than the role read.
-const ADMIN_PATHS: [&str; 1] = ["/v1/audit"];
+const ADMIN_PATHS: [&str; 2] = ["/v1/audit", "/v1/reports/email"];
+const WRITE_PATHS: [&str; 2] = ["/v1/reviews", "/v1/feedback"];
 
 /// The whole document as JSON.
 pub(super) fn document() -> String {
@@ -61,7 +69,11 @@ pub(super) fn document() -> String {
     });
     let paths = document["paths"].as_object_mut().expect("the document has paths");
     for (path, item) in paths {
-        let role = if ADMIN_PATHS.contains(&path.as_str()) { "admin" } else { "read" };
+        let role = match path.as_str() {
+            path if ADMIN_PATHS.contains(&path) => "admin",
+            path if WRITE_PATHS.iter().any(|prefix| path.starts_with(prefix)) => "write",
+            _ => "read",
+        };
         for operation in item.as_object_mut().expect("a path has operations").values_mut() {
             operation["security"] = json!([{ "key": [role] }]);
             add_refusals(operation["responses"].as_object_mut().expect("an operation has responses"));

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::volumes::audit::AuditEntry;
 use crate::volumes::question::{DecisionCount, EventQuery, QueueCount};
-use crate::volumes::row::{ForecastTotalRow, StoredEvent};
+use crate::volumes::row::ForecastTotalRow;
+use crate::volumes::stored::StoredEvent;
 
 use super::{ClickHouseStore, StoreError, second};
 

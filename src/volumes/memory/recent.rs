@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use crate::volumes::question::{DecisionCount, EventQuery};
-use crate::volumes::row::{EventRow, StoredEvent};
+use crate::volumes::row::EventRow;
+use crate::volumes::stored::StoredEvent;
 
 const MOST_EVENTS: usize = 20_000;
 /// Texts may be long: they are what is bounded.
