@@ -10,6 +10,8 @@
 //! rules      literals and regexes; a decisive rule ends here ───► queue-events
 //! classify   template cache ─► model ─► decide: sure ───────────► queue-events
 //!                                        not sure ──────────────► escalations
+//! tally      queue-events ─► volumes        forecast   volumes ─► forecasts
+//! ops        over HTTP: health, metrics, and the API, which classifies and shows what is in the volumes
 //! ```
 //!
 //! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles

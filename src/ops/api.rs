@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A part of the API is a file with its handlers, their parameters and answers. To add one: put its paths into the router
-//! of the role that they need (`router`) and into the document (`openapi::Paths`); a handler that changes something
-//! takes `Caller` and writes `caller.change(…)` through `VolumeStore::audit`.
+//! of the role that they need (`router`) and into the document (`openapi::Paths`), each with `security(("key" = [role]))`
+//! unless that is read. A handler that changes something takes `Caller` and writes `caller.change(…)` through
+//! `VolumeStore::audit`.
 
 mod access;
 mod audit;
