@@ -15,6 +15,7 @@
 //! forecast   volumes ───────────────────────────────────────────► forecasts, anomalies
 //!
 //! volumes ─► reports, retrain; people ─► feedback (reviews, claims) ─► Kafka: feedback
+//! ops        over HTTP: health, metrics, and the API, which classifies, shows what is there and takes feedback
 //! ```
 //!
 //! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A part of the API is a file with its handlers, their parameters and answers. To add one: put its paths into the router
-//! of the role that they need (`router`) and into the document (`openapi::Paths`); a handler that changes something
-//! takes `Caller` and writes `caller.change(…)` through `VolumeStore::audit`.
+//! of the role that they need (`router`) and into the document (`openapi::Paths`), each with `security(("key" = [role]))`
+//! unless that is read. A handler that changes something takes `Caller` and writes `caller.change(…)` through
+//! `VolumeStore::audit`.
 
 mod access;
 mod audit;
@@ -233,6 +234,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/reviews/{id}/claim", post(reviews::claim))
         .route("/v1/reviews/{id}/release", post(reviews::release))
         .route("/v1/feedback", post(reviews::feedback))
+        .route("/v1/feedback/bulk", post(reviews::bulk))
         .route_layer(from_fn_with_state(Permission::Write, access::require));
     let admin = Router::new()
         .route("/v1/reports/email", post(reports::email))

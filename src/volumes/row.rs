@@ -180,6 +180,7 @@ pub struct AnomalyRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volumes::StoredEvent;
 
     const EVENT: &str = r#"{"event_id":"00000000-0000-5000-8000-000000000000",
         "source":{"topic":"logs","partition":1,"offset":7},"kind":"log","occurred_at":"1969-01-01T00:00:00.000Z",

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use uuid::Uuid;
-
 use crate::config::{Config, StoreKind};
 use crate::record::QueueEvent;
 

@@ -65,7 +65,7 @@ pub(super) struct Change {
 ///
 /// Every change that was made through the API, and every key that was made or revoked. Needs the role admin.
 #[utoipa::path(
-    get, path = "/v1/audit", tag = "audit", params(Parameters),
+    get, path = "/v1/audit", tag = "audit", params(Parameters), security(("key" = ["admin"])),
     responses((status = 200, description = "The changes.", body = AuditLog)),
 )]
 pub(super) async fn audit(

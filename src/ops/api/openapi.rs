@@ -37,6 +37,7 @@ use super::{ApiState, audit, classify, events, forecasts, models, reports, revie
         reviews::claim,
         reviews::release,
         reviews::feedback,
+        reviews::bulk,
         reports::report,
         reports::email,
     ),
@@ -53,9 +54,6 @@ const REFUSALS: [(&str, &str); 6] = [
     ("503", "The volume store does not answer, or too much is under way."),
     ("default", "Any other refusal."),
 ];
-/// Paths whose callers need more than the role read.
-const ADMIN_PATHS: [&str; 2] = ["/v1/audit", "/v1/reports/email"];
-const WRITE_PATHS: [&str; 2] = ["/v1/reviews", "/v1/feedback"];
 
 /// The whole document as JSON.
 pub(super) fn document() -> String {
@@ -67,15 +65,11 @@ pub(super) fn document() -> String {
             "description": "A key made by `triaged keys create`. Where the daemon has no keys file, none is needed.",
         }
     });
-    let paths = document["paths"].as_object_mut().expect("the document has paths");
-    for (path, item) in paths {
-        let role = match path.as_str() {
-            path if ADMIN_PATHS.contains(&path) => "admin",
-            path if WRITE_PATHS.iter().any(|prefix| path.starts_with(prefix)) => "write",
-            _ => "read",
-        };
+    for item in document["paths"].as_object_mut().expect("the document has paths").values_mut() {
         for operation in item.as_object_mut().expect("a path has operations").values_mut() {
-            operation["security"] = json!([{ "key": [role] }]);
+            let operation = operation.as_object_mut().expect("an operation is an object");
+            // A path that needs more than the role read says so itself.
+            operation.entry("security").or_insert_with(|| json!([{ "key": ["read"] }]));
             add_refusals(operation["responses"].as_object_mut().expect("an operation has responses"));
         }
     }

@@ -46,7 +46,7 @@ pub(super) async fn report(
 ///
 /// To `reports.email_to`, now.
 #[utoipa::path(
-    post, path = "/v1/reports/email", tag = "reports",
+    post, path = "/v1/reports/email", tag = "reports", security(("key" = ["admin"])),
     responses((status = 202, description = "The mail server has taken it.")),
 )]
 pub(super) async fn email(State(state): State<ApiState>, caller: Caller) -> Result<StatusCode, Problem> {
@@ -59,7 +59,7 @@ pub(super) async fn email(State(state): State<ApiState>, caller: Caller) -> Resu
         tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the report was not sent");
         Problem::busy("mail_unavailable", "the mail server did not take it; the log of the daemon says why")
     })?;
-    let entry = caller.change("report_sent", "last week", &json!({}));
+    let entry = caller.change("report.sent", "last week", &json!({}));
     if let Err(error) = state.store.audit(&entry).await {
         tracing::warn!(%error, "the audit log cannot be written");
     }

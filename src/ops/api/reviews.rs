@@ -7,7 +7,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::json;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::feedback::{
@@ -27,33 +26,20 @@ impl From<DeskError> for Problem {
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
             tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "the review desk failed");
-            return Problem::busy("desk_unavailable", "the store or Kafka does not answer; the log of the daemon says why");
+            return Problem::busy(
+                "desk_unavailable",
+                "the store or Kafka does not answer; the log of the daemon says why",
+            );
         }
         Problem::new(status, error.code(), error.to_string())
     }
-}
-
-/// One submission, or `{"feedback": [...]}` with several.
-#[derive(Debug, serde::Deserialize, ToSchema)]
-#[serde(untagged)]
-pub(super) enum FeedbackBody {
-    Several(FeedbackBulk),
-    One(FeedbackSubmission),
-}
-
-/// What became of it: of one a receipt, of several a list.
-#[derive(Debug, serde::Serialize, ToSchema)]
-#[serde(untagged)]
-pub(super) enum FeedbackAnswer {
-    One(FeedbackReceipt),
-    Several(BulkAnswer),
 }
 
 /// List what to review
 ///
 /// Events that nobody has judged and nobody else has claimed, the least confident first.
 #[utoipa::path(
-    get, path = "/v1/reviews", tag = "reviews", params(ReviewQuery),
+    get, path = "/v1/reviews", tag = "reviews", security(("key" = ["write"])), params(ReviewQuery),
     responses((status = 200, description = "A page of events.", body = ReviewPage)),
 )]
 pub(super) async fn reviews(
@@ -66,7 +52,7 @@ pub(super) async fn reviews(
 
 /// List the queues that a correction may name
 #[utoipa::path(
-    get, path = "/v1/reviews/queues", tag = "reviews",
+    get, path = "/v1/reviews/queues", tag = "reviews", security(("key" = ["write"])),
     responses((status = 200, description = "The queues.", body = QueueNames)),
 )]
 pub(super) async fn queues(State(state): State<ApiState>) -> Result<Json<QueueNames>, Problem> {
@@ -77,7 +63,7 @@ pub(super) async fn queues(State(state): State<ApiState>) -> Result<Json<QueueNa
 ///
 /// Nobody else is shown it until the lease is over or it is released. Of several who ask at once, one gets it.
 #[utoipa::path(
-    post, path = "/v1/reviews/{id}/claim", tag = "reviews",
+    post, path = "/v1/reviews/{id}/claim", tag = "reviews", security(("key" = ["write"])),
     params(("id" = String, Path, format = "uuid", description = "The event's id.")),
     responses((status = 200, description = "It is yours.", body = ClaimAnswer)),
 )]
@@ -93,7 +79,7 @@ pub(super) async fn claim(
 ///
 /// One that is not claimed, or by somebody else, stays as it is.
 #[utoipa::path(
-    post, path = "/v1/reviews/{id}/release", tag = "reviews",
+    post, path = "/v1/reviews/{id}/release", tag = "reviews", security(("key" = ["write"])),
     params(("id" = String, Path, format = "uuid", description = "The event's id.")),
     responses((status = 204, description = "It is not yours any more.")),
 )]
@@ -108,42 +94,59 @@ pub(super) async fn release(
 
 /// Give feedback
 ///
-/// It is in Kafka when the answer comes, and in the store soon after. Several are worked through in order, each with its
-/// own result.
+/// It is in Kafka when the answer comes, and in the store soon after.
 #[utoipa::path(
-    post, path = "/v1/feedback", tag = "reviews",
-    request_body(content = FeedbackBody),
-    responses((status = 200, description = "What became of it.", body = FeedbackAnswer)),
+    post, path = "/v1/feedback", tag = "reviews", security(("key" = ["write"])),
+    request_body(content = FeedbackSubmission),
+    responses((status = 200, description = "It is written.", body = FeedbackReceipt)),
 )]
 pub(super) async fn feedback(
     State(state): State<ApiState>,
     caller: Caller,
     body: Body,
-) -> Result<Json<FeedbackAnswer>, Problem> {
-    let bytes = whole_body(body, state.settings.max_body, state.settings.request_timeout).await?;
-    let body: FeedbackBody = serde_json::from_slice(&bytes).map_err(|error| {
-        Problem::invalid("invalid_feedback", format!("expected one feedback or {{\"feedback\": [...]}}: {error}"))
-    })?;
-    let (answer, events) = match body {
-        FeedbackBody::One(one) => {
-            (FeedbackAnswer::One(state.desk.submit(&one, caller.actor()).await?), vec![one.event_id])
-        }
-        FeedbackBody::Several(several) => {
-            let answer = state.desk.submit_all(&several.feedback, caller.actor()).await?;
-            let accepted = answer.results.iter().filter(|item| item.receipt.is_some());
-            let events = accepted.map(|item| item.event_id).collect();
-            (FeedbackAnswer::Several(answer), events)
-        }
-    };
-    if !events.is_empty() {
-        let subject = format!("{} events", events.len());
-        let entry = caller.change("feedback", &subject, &json!({ "events": events }));
-        // The feedback is given all the same: it names who gave it.
-        if let Err(error) = state.store.audit(&entry).await {
-            tracing::warn!(%error, "the audit log cannot be written");
-        }
-    }
+) -> Result<Json<FeedbackReceipt>, Problem> {
+    let submission: FeedbackSubmission = read(&state, body).await?;
+    let receipt = state.desk.submit(&submission, caller.actor()).await?;
+    note(&state, &caller, &[receipt.event_id]).await;
+    Ok(Json(receipt))
+}
+
+/// Give feedback on several events
+///
+/// Worked through in order, each with its own result.
+#[utoipa::path(
+    post, path = "/v1/feedback/bulk", tag = "reviews", security(("key" = ["write"])),
+    request_body(content = FeedbackBulk),
+    responses((status = 200, description = "What became of each.", body = BulkAnswer)),
+)]
+pub(super) async fn bulk(
+    State(state): State<ApiState>,
+    caller: Caller,
+    body: Body,
+) -> Result<Json<BulkAnswer>, Problem> {
+    let submissions: FeedbackBulk = read(&state, body).await?;
+    let answer = state.desk.submit_all(&submissions.feedback, caller.actor()).await?;
+    let accepted: Vec<Uuid> =
+        answer.results.iter().filter(|item| item.receipt.is_some()).map(|item| item.event_id).collect();
+    note(&state, &caller, &accepted).await;
     Ok(Json(answer))
+}
+
+async fn read<T: serde::de::DeserializeOwned>(state: &ApiState, body: Body) -> Result<T, Problem> {
+    let bytes = whole_body(body, state.settings.max_body, state.settings.request_timeout).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Problem::invalid("invalid_feedback", error.to_string()))
+}
+
+/// Notes who judged which events. The feedback names who gave it, so it stands also where this cannot be written.
+async fn note(state: &ApiState, caller: &Caller, events: &[Uuid]) {
+    if events.is_empty() {
+        return;
+    }
+    let subject = format!("{} events", events.len());
+    let entry = caller.change("feedback.given", &subject, &json!({ "events": events }));
+    if let Err(error) = state.store.audit(&entry).await {
+        tracing::warn!(%error, "the audit log cannot be written");
+    }
 }
 
 /// The page; it asks for a key itself.
