@@ -6,6 +6,7 @@ mod contract;
 mod endpoints;
 mod limits;
 mod load;
+mod reviews;
 mod server;
 mod tls;
 mod uploads;

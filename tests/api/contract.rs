@@ -61,7 +61,8 @@ fn schemathesis_finds_no_fault() {
     let command = "import sys; from schemathesis.cli import schemathesis; sys.exit(schemathesis())";
     let output = Command::new("python3")
         .args(["-c", command, "run", &api.url("/v1/openapi.json"), "--header", &key, "--checks", CHECKS])
-        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--workers", "2"])
+        // One worker: Python 3.11 counts the depth of `ast.parse` for all threads together and takes two for a fault.
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--workers", "1"])
         .args(["--seed", &seed, "--generation-database", "none", "--suppress-health-check", "all"])
         .args(["--continue-on-failure", "--no-color"])
         .current_dir(api.folder.path())
