@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Precision};
-use crate::model::{DeepModel, DeepModelError, Encoder, EncoderError, EncoderPrecision};
+use crate::model::{Cpu, DeepModel, DeepModelError, Encoder, EncoderError, EncoderPrecision};
 use crate::record::Kind;
 
 use super::llm::{BuildError, Label, LabelError, LabelSet, LlmTier};
@@ -92,7 +92,8 @@ impl Tiers {
 
 fn load_encoder(folder: &str, precision: Precision) -> Result<Encoder, TiersError> {
     let precision = match precision {
-        Precision::Auto => EncoderPrecision::Int8,
+        Precision::Auto if Cpu::best().has_byte_products() => EncoderPrecision::Int8,
+        Precision::Auto => EncoderPrecision::F32,
         Precision::F32 => EncoderPrecision::F32,
         Precision::Int8 => EncoderPrecision::Int8,
     };

@@ -70,7 +70,10 @@ fn an_unsure_event_is_claimed_judged_and_on_its_way_to_the_store() {
 
     let mut feedback = broker.reader("feedback", Isolation::ReadUncommitted);
     let read_back: Vec<Value> = feedback.wait_for(2, PATIENCE).iter().map(|read| read.json()).collect();
-    assert_eq!((&read_back[0]["corrected_queue"], &read_back[0]["predicted_queue"]), (&"identity".into(), &"soc".into()));
+    assert_eq!(
+        (&read_back[0]["corrected_queue"], &read_back[0]["predicted_queue"]),
+        (&"identity".into(), &"soc".into())
+    );
     assert!(read_back[0]["given_by"].as_str().is_some_and(|who| who.starts_with("write (")), "{}", read_back[0]);
     let audit = api.get_as(&admin, "/v1/audit").json().to_string();
     assert!(audit.contains("feedback.given") && audit.contains(&id), "{audit}");

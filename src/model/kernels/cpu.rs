@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
 use super::amx;
 
 /// Sets of instructions for which there are kernels, from slow to fast.
