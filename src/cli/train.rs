@@ -80,8 +80,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIME_BUDGET)]
     time_budget: f64,
 
-    /// Train for the escalate role, over the transformer in this folder (see `triaged model fetch`): the package holds
-    /// a head over its embeddings and the fast model
+    /// Train for the escalate role, over the transformer in this folder (config.json, model.safetensors, tokenizer.json):
+    /// the package holds a head over its embeddings and the fast model
     #[arg(long, value_name = "FOLDER")]
     encoder: Option<PathBuf>,
 
