@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::server::Api;
 use crate::peers::fetch;
-use crate::setup::seed;
 use crate::volumes::events;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
@@ -56,7 +55,8 @@ fn schemathesis_finds_no_fault() {
     api.insert(&events(1, 200));
     api.insert_forecast(1_767_247_200, &["*", "soc", "identity"]);
     let library = format!("{}:{HOOKS}", fetch::schemathesis_library().display());
-    let seed = (seed("schemathesis_finds_no_fault") % (1 << 32)).to_string();
+    // The same requests each time, unless somebody asks for others.
+    let seed = std::env::var("TRIAGED_TEST_SEED").unwrap_or_else(|_| "1".to_owned());
     let key = format!("Authorization: Bearer {admin}");
     let command = "import sys; from schemathesis.cli import schemathesis; sys.exit(schemathesis())";
     let output = Command::new("python3")

@@ -49,13 +49,13 @@ pub(super) enum RecordBody {
     Line(String),
 }
 
-/// One record, or at most 10,000 of them.
+/// One record, or at most 10,000 of them. What in a list is no record gets an error in its place.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "it describes what is read piece by piece")]
 pub(super) enum Records {
     One(RecordBody),
-    Many(Vec<RecordBody>),
+    Many(Vec<serde_json::Value>),
 }
 
 /// As many answers as there were records, in their order.
