@@ -135,7 +135,7 @@ impl App {
     }
 
     async fn start_api(&mut self, address: SocketAddr) -> anyhow::Result<()> {
-        let classifier = self.classifier.clone().expect("loaded with the API");
+        let classifier = self.classifier.clone().expect("`load` loads it where the API listens");
         let (store, metrics) = (self.store.clone(), self.metrics.clone());
         let server = ApiServer::bind(address, &self.config, classifier, store, metrics).await?;
         self.supervisor.spawn_service("api", server.serve(self.supervisor.service_shutdown()));
@@ -154,7 +154,7 @@ impl App {
         };
         let decoders: Arc<[Decoder]> = config.inputs.iter().map(|input| Decoder::new(&input.decode)).collect();
         let (kafka, stream) = (config.kafka.clone(), config.stream.clone());
-        let classifier = self.classifier.clone().expect("loaded with the role");
+        let classifier = self.classifier.clone().expect("`load` loads it for the role");
         let metrics = self.metrics.clone();
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {

@@ -165,7 +165,7 @@ fn forecast_all(series: &[Series]) -> Vec<Forecast> {
         Some(series.len().div_ceil(PART) as u64 * PART as u64),
         ProgressDrawTarget::stderr(),
     )
-    .with_style(ProgressStyle::with_template(style).expect("a valid template"));
+    .with_style(ProgressStyle::with_template(style).expect("the template is a constant"));
     let settings = ForecastSettings::default();
     let parts = series.chunks(PART);
     let mut forecasts = Vec::with_capacity(series.len());

@@ -193,7 +193,9 @@ impl Stage for EscalateStage {
                 increments.push((self.metrics.dead_letters("output_too_large"), 1));
                 continue;
             }
-            outcomes.count(metrics::Outcome::Event, &event.decided_by);
+            // Without the name of a rule, as `DecidedBy::tier` has it.
+            let tier = event.decided_by.split(':').next().unwrap_or_default();
+            outcomes.count(metrics::Outcome::Event, tier);
             increments.push((self.metrics.routing(event.routing), 1));
             increments.push((self.metrics.queue_events(&event.queue, event.priority), 1));
         }

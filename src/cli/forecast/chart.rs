@@ -96,7 +96,7 @@ fn chart(out: &mut dyn Write, given: &Given, forecast: &Forecast) -> io::Result<
 
 fn caption(forecast: &Forecast) -> String {
     let total = &forecast.total;
-    let trend = serde_json::to_value(forecast.trend).expect("plain data");
+    let trend = serde_json::to_value(forecast.trend).expect("a variant without fields becomes a text");
     format!(
         "total {} (95 %: {} to {}), {} ({:.0} % that it grows), {}",
         short(total.mean),

@@ -18,7 +18,7 @@ use crate::record::Kind;
 const HEAD_FILE: &str = "head.json";
 const HEAD_WEIGHTS_FILE: &str = "head.safetensors";
 const FAST_FOLDER: &str = "fast";
-const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeepModelError {
@@ -73,49 +73,6 @@ impl EncoderReference {
             max_tokens: encoder.max_tokens(),
         }
     }
-}
-
-pub(super) fn manifest(fields: DeepManifestFields, weights: &[u8]) -> DeepManifest {
-    let DeepManifestFields {
-        name,
-        kind,
-        labels,
-        encoder,
-        reading,
-        calibration,
-        data,
-        metrics,
-        fast_metrics,
-        reproduce,
-    } = fields;
-    DeepManifest {
-        format_version: FORMAT_VERSION,
-        name,
-        kind,
-        labels,
-        encoder,
-        reading,
-        calibration,
-        data,
-        metrics,
-        fast_metrics,
-        weights_sha256: package::sha256(weights),
-        reproduce,
-    }
-}
-
-/// A manifest without what follows from the weights.
-pub(super) struct DeepManifestFields {
-    pub(super) name: String,
-    pub(super) kind: Kind,
-    pub(super) labels: Vec<String>,
-    pub(super) encoder: EncoderReference,
-    pub(super) reading: Reading,
-    pub(super) calibration: Calibration,
-    pub(super) data: DataSource,
-    pub(super) metrics: Summary,
-    pub(super) fast_metrics: Summary,
-    pub(super) reproduce: Reproduce,
 }
 
 /// Weights (features × classes) and bias as bytes.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::package::{self, DeepManifest, DeepManifestFields, DeepModelError, EncoderReference};
+use super::package::{self, DeepManifest, DeepModelError, EncoderReference};
 use super::{PARTS, Reading, to_sparse};
 use crate::model::calibration::{Calibration, Grasp};
 use crate::model::dataset::Dataset;
@@ -17,7 +17,7 @@ use crate::model::encoder::{Encoder, EncoderError};
 use crate::model::evaluation::{Outcome, Report};
 use crate::model::fast::best;
 use crate::model::head::{self, FitSettings, Loss, Weights};
-use crate::model::package::write_folder;
+use crate::model::package::{sha256, write_folder};
 use crate::model::selection::{class_of, stratified_folds};
 use crate::model::sparse::Sparse;
 use crate::model::train::{Progress, TrainError, TrainSettings, Trained, train};
@@ -131,21 +131,20 @@ pub fn train_deep(
     let report = Report::new(&bench.outcomes(&trials), &names, &method);
     let weights = bench.fit(&bench.features(&chosen.candidate.reading), &all, &chosen.candidate);
     let bytes = package::weights_to_bytes(&weights.weight, &weights.bias).expect("shapes follow from the lengths");
-    let manifest = package::manifest(
-        DeepManifestFields {
-            name: settings.name.clone(),
-            kind: settings.kind,
-            labels: names,
-            encoder: EncoderReference::of(encoder),
-            reading: chosen.candidate.reading,
-            calibration,
-            data: fast.manifest().data.clone(),
-            metrics: report.summary.clone(),
-            fast_metrics: fast.report.summary.clone(),
-            reproduce: fast.manifest().reproduce.clone(),
-        },
-        &bytes,
-    );
+    let manifest = DeepManifest {
+        format_version: package::FORMAT_VERSION,
+        name: settings.name.clone(),
+        kind: settings.kind,
+        labels: names,
+        encoder: EncoderReference::of(encoder),
+        reading: chosen.candidate.reading,
+        calibration,
+        data: fast.manifest().data.clone(),
+        metrics: report.summary.clone(),
+        fast_metrics: fast.report.summary.clone(),
+        weights_sha256: sha256(&bytes),
+        reproduce: fast.manifest().reproduce.clone(),
+    };
     Ok(DeepTrained { manifest, weights: bytes, fast, report, seconds: started.elapsed().as_secs_f64() })
 }
 
