@@ -4,8 +4,8 @@
 //! between threads as one value, whose bytes are counted against the in-flight limit until it is dropped.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::record::SourcePosition;
@@ -36,13 +36,30 @@ struct HeaderEntry {
     value: Option<Range<usize>>,
 }
 
-/// Counts the bytes of batches that are alive.
+/// Counts the bytes of batches that are alive, and keeps the memory of the last one that is not: the system takes longer
+/// to clear fresh pages than it takes to copy the records into them.
 #[derive(Debug, Default)]
-pub(crate) struct InFlightBytes(AtomicUsize);
+pub(crate) struct InFlightBytes {
+    bytes: AtomicUsize,
+    spare: Mutex<Vec<u8>>,
+}
 
 impl InFlightBytes {
     pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Empty memory, if there is some.
+    pub(crate) fn take_spare(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep_spare(&self, mut arena: Vec<u8>) {
+        arena.clear();
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if arena.capacity() > spare.capacity() {
+            *spare = arena;
+        }
     }
 }
 
@@ -71,8 +88,10 @@ impl Batch {
         }
     }
 
-    pub fn with_capacity(topics: Arc<[Arc<str>]>, records: usize, bytes: usize) -> Self {
+    /// `arena` is empty memory, for as many `bytes` as are expected.
+    pub(crate) fn over(arena: Vec<u8>, topics: Arc<[Arc<str>]>, records: usize, bytes: usize) -> Self {
         let mut batch = Batch::new(topics);
+        batch.arena = arena;
         batch.arena.reserve(bytes);
         batch.entries.reserve(records);
         batch
@@ -105,7 +124,7 @@ impl Batch {
     /// Counts the batch's bytes against the in-flight limit until it is dropped.
     pub(crate) fn count_into(&mut self, in_flight: &Arc<InFlightBytes>) {
         let bytes = self.bytes();
-        in_flight.0.fetch_add(bytes, Ordering::Relaxed);
+        in_flight.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.counter = Some((Arc::clone(in_flight), bytes));
     }
 
@@ -146,7 +165,8 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         if let Some((in_flight, bytes)) = self.counter.take() {
-            in_flight.0.fetch_sub(bytes, Ordering::Relaxed);
+            in_flight.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            in_flight.keep_spare(std::mem::take(&mut self.arena));
         }
     }
 }
@@ -241,5 +261,7 @@ mod tests {
         assert_eq!(in_flight.get(), 5);
         drop(batch);
         assert_eq!(in_flight.get(), 0);
+        let spare = in_flight.take_spare();
+        assert!(spare.is_empty() && spare.capacity() >= 5);
     }
 }

@@ -175,11 +175,15 @@ impl Intake {
                 true => IDLE_POLL,
                 false => self.parts.settings.batch_age.saturating_sub(self.batch.opened_at.elapsed()).min(IDLE_POLL),
             };
+            if timeout.is_zero() {
+                return Ok(());
+            }
             let consumer = Arc::clone(&self.parts.consumer);
             match consumer.poll(timeout) {
                 Some(Ok(message)) => {
                     self.push(&message);
-                    if self.batch_is_due() {
+                    // Asking the clock as well would be a good part of what a small record costs here.
+                    if self.batch_is_full() {
                         return Ok(());
                     }
                 }
@@ -202,11 +206,14 @@ impl Intake {
         self.batch.push(place, message.offset(), timestamp, message.key(), value, headers);
     }
 
-    fn batch_is_due(&self) -> bool {
+    fn batch_is_full(&self) -> bool {
         let settings = &self.parts.settings;
-        self.batch.len() >= settings.batch_records
-            || self.batch.bytes() >= settings.batch_bytes
-            || (!self.batch.is_empty() && self.batch.opened_at.elapsed() >= settings.batch_age)
+        self.batch.len() >= settings.batch_records || self.batch.bytes() >= settings.batch_bytes
+    }
+
+    fn batch_is_due(&self) -> bool {
+        let is_old = || !self.batch.is_empty() && self.batch.opened_at.elapsed() >= self.parts.settings.batch_age;
+        self.batch_is_full() || is_old()
     }
 
     fn has_room(&self) -> bool {
@@ -230,7 +237,8 @@ impl Intake {
         let settings = &self.parts.settings;
         // As large as the last one, so that a batch is rarely moved while it grows.
         let (records, bytes) = (self.batch.len(), self.batch.bytes());
-        let next = Batch::with_capacity(
+        let next = Batch::over(
+            self.in_flight.take_spare(),
             Arc::clone(&self.parts.topics),
             (records + records / 8).min(settings.batch_records),
             (bytes + bytes / 8).min(settings.batch_bytes.saturating_mul(2)),

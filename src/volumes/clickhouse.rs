@@ -1,6 +1,7 @@
 //! The ClickHouse side of the store: client, time-outs, statements, and what its errors mean. The `clickhouse` crate is
 //! named nowhere else but in `row`.
 
+mod columns;
 mod lookup;
 mod reviews;
 
@@ -201,10 +202,10 @@ impl ClickHouseStore {
 
     pub(super) async fn insert_events(&self, rows: &[EventRow<'_>]) -> Result<(), StoreError> {
         let operation = "inserting events";
-        let insert = self.within(operation, self.client.insert::<EventRow<'static>>("queue_events")).await?;
+        let insert = self.client.insert_formatted_with(columns::insert_statement());
         let mut insert = insert.with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
-        for row in rows {
-            insert.write(row).await.map_err(|error| StoreError::new(operation, error))?;
+        for block in columns::blocks(rows) {
+            insert.send(block.into()).await.map_err(|error| StoreError::new(operation, error))?;
         }
         insert.end().await.map_err(|error| StoreError::new(operation, error))
     }
