@@ -132,6 +132,22 @@ impl Corpus {
         self.terms.columns.len() + if settings.uses_chars() { self.chars.columns.len() } else { 0 }
     }
 
+    /// The highest `min_rows` up to `most` at which a row keeps `enough` different words on average; at least 1. In long
+    /// texts words that few rows have are noise; in short ones they are all there is.
+    pub(crate) fn affordable_min_rows(&self, most: u32, enough: usize) -> u32 {
+        let mut frequency = vec![0u32; self.word_features.len()];
+        for row in 0..self.len() {
+            for (word, _) in self.words.entries(row) {
+                frequency[word] += 1;
+            }
+        }
+        // A word stands in as many rows as it has frequency.
+        let kept = |min_rows: u32| -> usize {
+            frequency.iter().filter(|&&rows| rows >= min_rows).map(|&rows| rows as usize).sum()
+        };
+        (2..=most).take_while(|&min_rows| kept(min_rows) >= enough * self.len()).last().unwrap_or(1)
+    }
+
     /// Chooses and weighs features by the rows `train`, whose classes are `labels[row]`, and turns every row into a vector.
     pub(crate) fn vectors(
         &self,
