@@ -25,6 +25,8 @@ mod outcomes;
 mod peers;
 mod reports;
 mod retrain;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod review;
 mod setup;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod siem;
