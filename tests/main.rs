@@ -15,6 +15,7 @@ mod dashboards;
 mod delivery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod deployment;
+mod drift;
 mod escalation;
 mod faults;
 mod feedback;
