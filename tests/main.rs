@@ -32,6 +32,7 @@ mod setup;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod siem;
 mod tools;
+mod upgrade;
 mod volumes;
 mod whole_path;
 mod workload;
