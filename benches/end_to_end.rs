@@ -4,6 +4,7 @@
 //! the log to the commit of the last input.
 //!
 //!     cargo bench --bench end_to_end -- [--records N] [--rounds N] [--delivery exactly_once] [--json]
+//!     cargo bench --bench end_to_end -- --instances 1,2,4 --partitions 12 --recovery     # scaling alone
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its result, and its progress beside it")]
 
@@ -12,6 +13,7 @@ mod end_to_end {
     pub(crate) mod latency;
     pub(crate) mod lines;
     pub(crate) mod report;
+    pub(crate) mod scaling;
     pub(crate) mod throughput;
 }
 #[path = "../tests/peers/mod.rs"]
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::end_to_end::{latency, lines, report, throughput};
+use crate::end_to_end::{latency, lines, report, scaling, throughput};
 use crate::peers::broker::Broker;
 use crate::peers::clickhouse::ClickHouse;
 use crate::peers::daemon::Daemon;
@@ -56,6 +58,15 @@ pub(crate) struct Args {
     /// Also measure the tally role over the events of each round, into ClickHouse's engine
     #[arg(long)]
     tally: bool,
+    /// Measure so many instances side by side, one number after the other, instead of the comparison
+    #[arg(long, value_delimiter = ',')]
+    instances: Vec<usize>,
+    /// Measure how long an instance takes to catch up after it was away, at --rate, instead of the comparison
+    #[arg(long)]
+    recovery: bool,
+    /// For how long it is away
+    #[arg(long, default_value_t = 30)]
+    outage_seconds: u64,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -74,6 +85,10 @@ pub(crate) enum Delivery {
 fn main() {
     let args = Args::parse();
     let broker = Broker::start();
+    if !args.instances.is_empty() || args.recovery {
+        scaling::run(&broker, &args);
+        return;
+    }
     broker.create_topic("lines", args.partitions);
     let mut bytes = 0;
     broker.produce(
@@ -111,7 +126,7 @@ fn main() {
 }
 
 /// Starts the daemon on `input`, with outputs and groups of its own for each `turn`.
-fn start_daemon(broker: &Broker, args: &Args, input: &str, turn: &str) -> Daemon {
+fn start_daemon(broker: &Broker, args: &Args, input: &str, turn: &str, instance: &str) -> Daemon {
     let delivery = args.delivery.to_possible_value().expect("no value is skipped");
     let settings = args.settings.as_ref().map(|path| std::fs::read_to_string(path).expect("the settings can be read"));
     Daemon::start_ready(&format!(
@@ -120,8 +135,9 @@ fn start_daemon(broker: &Broker, args: &Args, input: &str, turn: &str) -> Daemon
 [kafka]
 brokers = "{brokers}"
 group_prefix = "triaged-{turn}"
-instance = "bench"
+instance = "{instance}"
 delivery = "{delivery}"
+{strategy}
 [[input]]
 topic = "{input}"
 kind = "log"
@@ -137,6 +153,12 @@ filter = "warn"
         settings = settings.unwrap_or_default(),
         brokers = broker.bootstrap(),
         delivery = delivery.get_name(),
+        // Of two idle members the test broker may forget one when the other gives partitions up within a millisecond, as
+        // cooperative rebalancing does. How partitions were dealt out does not matter to what is measured.
+        strategy = match args.instances.is_empty() {
+            true => "",
+            false => "properties.\"partition.assignment.strategy\" = \"range\"",
+        },
     ))
 }
 

@@ -19,7 +19,7 @@ use crate::record::Kind;
 use crate::reports::ReportSender;
 use crate::stream::{self, RoleSpec, Topics};
 use crate::supervisor::{Shutdown, Supervisor};
-use crate::tally::{DriftWatch, TallyStage};
+use crate::tally::{DriftAlarm, DriftWatch, TallyStage};
 use crate::volumes::VolumeStore;
 
 /// The parts of the daemon that scale and fail alone.
@@ -169,6 +169,7 @@ impl App {
 
     fn start_escalate(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
         let Some(tiers) = self.tiers.clone() else { return Ok(()) };
+        tiers.show(&self.metrics);
         let name = Role::Escalate.as_str();
         let config = self.config.clone();
         let (topics, events) = EscalateStage::topics(&config);
@@ -196,13 +197,14 @@ impl App {
         inputs.push((Arc::from(&*config.feedback.topic), "feedback"));
         let role = RoleSpec { name, inputs, outputs: Topics::new(&config.output.dead_letters) };
         let stream = config.tally.stream_settings(&config.stream);
+        let alarm = DriftAlarm::open(&config)?;
         let (store, metrics, runtime) = (self.store.clone(), self.metrics.clone(), Handle::current());
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {
             if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
                 return Ok(());
             }
-            let drift = DriftWatch::load(&config, &metrics);
+            let drift = (DriftWatch::load(&config, &metrics), alarm);
             let stage = || TallyStage::new(store.clone(), &config, feedback, drift.clone(), runtime.clone(), &metrics);
             stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
         })?;

@@ -4,6 +4,7 @@
 //! an `OutcomeCounts` or a local histogram and adds them once a batch, through handles taken when it starts.
 
 mod labels;
+mod llm;
 mod process;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use prometheus::{
 use crate::record::{Kind, Priority, Routing};
 
 pub use labels::{CacheResult, Outcome, StageName};
+pub use llm::LlmState;
 
 /// The tiers of `DecidedBy::tier`, and `none` for records that nothing decided (dead letters).
 const TIERS: [&str; 6] = ["rule", "cache", "fast", "encoder", "llm", "none"];
@@ -62,6 +64,7 @@ struct Families {
     forecast_leader: IntGauge,
     llm_answers: IntCounterVec,
     llm_tokens: IntCounterVec,
+    llm_duration: HistogramVec,
     reports: IntCounterVec,
     label_shift: GaugeVec,
     confidence_drop: GaugeVec,
@@ -189,6 +192,12 @@ impl Metrics {
                 &["result"],
             ),
             llm_tokens: counter("llm_tokens_total", "Tokens sent to the LLM and received.", &["direction"]),
+            llm_duration: histogram(
+                "llm_answer_duration_seconds",
+                "From a question to the LLM's answer or to giving up, with all waiting; without answers that were kept.",
+                &[],
+                powers(0.05, 2.0, 11),
+            ),
             reports: counter("reports_total", "Scheduled reports by what became of them (sent, failed).", &["result"]),
             label_shift: register(
                 &registry,
@@ -321,6 +330,16 @@ impl Metrics {
     /// `direction`: input or output.
     pub fn llm_tokens(&self, direction: &str) -> IntCounter {
         self.0.llm_tokens.with_label_values(&[direction])
+    }
+
+    /// For answers that were not kept from before.
+    pub fn llm_duration(&self) -> Histogram {
+        self.0.llm_duration.with_label_values::<&str>(&[])
+    }
+
+    /// Shows how the LLM is doing; once a process.
+    pub fn watch_llm(&self, read: impl Fn() -> LlmState + Send + Sync + 'static) {
+        llm::register(&self.0.registry, read);
     }
 
     pub fn set_drift(&self, kind: Kind, label_shift: f64, confidence_drop: f64) {

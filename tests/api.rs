@@ -6,6 +6,8 @@ mod contract;
 mod endpoints;
 mod limits;
 mod load;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod page;
 mod reviews;
 mod server;
 mod tls;

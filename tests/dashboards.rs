@@ -13,8 +13,9 @@ use crate::deployment::{path, yaml};
 use crate::peers::broker::Broker;
 use crate::peers::clickhouse::ClickHouse;
 use crate::peers::daemon::{Daemon, triaged};
+use crate::peers::openai::{OpenAi, Reply};
 use crate::peers::program::Prometheus;
-use crate::peers::wait_until;
+use crate::peers::{free_port, wait_until};
 use crate::setup::{GROUP, Setup};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -111,7 +112,7 @@ fn dashboards_are_whole() {
     }
 }
 
-/// A system at work: the daemon's three roles, real volumes and forecasts, and a Prometheus that watches.
+/// A system at work: the daemon's roles with an LLM and the API, real volumes and forecasts, and a Prometheus that watches.
 struct World {
     clickhouse: ClickHouse,
     prometheus: Prometheus,
@@ -119,19 +120,43 @@ struct World {
     exported: Vec<String>,
     _broker: Broker,
     _daemons: Vec<Daemon>,
+    _llm: OpenAi,
 }
 
 fn world() -> World {
     let (broker, clickhouse) = (Broker::start(), ClickHouse::start());
-    for topic in ["tickets", "logs", "queue-events", "escalations", "dead-letters", "forecasts", "anomalies"] {
+    for topic in [
+        "tickets",
+        "logs",
+        "queue-events",
+        "escalations",
+        "dead-letters",
+        "feedback",
+        "drift",
+        "forecasts",
+        "anomalies",
+    ] {
         broker.create_topic(topic, 1);
     }
+    let llm = OpenAi::start(Reply::Answer("Trash", 0.9));
+    let api = format!("127.0.0.1:{}", free_port());
     clickhouse
         .faults(json!([{"match": "INSERT INTO queue_events", "kind": "reject_rows_containing", "text": REFUSED}]));
     let window = "[{name = 'hours', bucket = '1h', lookback = '8d', horizon = '12h', seasons = ['1d'], every = '1h'}]";
     let setup = Setup::new(&broker.bootstrap(), "at_least_once")
         .with("clickhouse.url", &format!("'{}'", clickhouse.url()))
-        .with("output.escalate", "false")
+        .with("escalate.llm.enabled", "true")
+        .with("escalate.llm.base_url", &format!("'{}'", llm.url()))
+        .with("escalate.llm.model", "'test-model'")
+        .with("escalate.llm.requests_per_minute", "0")
+        .with("escalate.llm.tokens_per_minute", "0")
+        .with("escalate.llm.concurrency", "32")
+        .with("escalate.llm.price_per_1k_input", "0.1")
+        // So few that some requests are too many, and so little that what is generated is a shift.
+        .with("api.address_rate", "5")
+        .with("api.address_burst", "5")
+        .with("drift.window", "500")
+        .with("drift.label_shift", "0.01")
         .with("cache.recheck_share", "0.2")
         .with("tally.batch_age", "'200ms'")
         .with("forecast.settle", "'0s'")
@@ -149,12 +174,16 @@ fn world() -> World {
     run(&["generate", "--kafka", "--count", &RECORDS.to_string(), "--history", HISTORY, "--broken", "0.01"]);
     broker.produce("logs", [("", REFUSED)]);
 
-    let work = Daemon::start_roles("classify,tally", &setup.toml());
+    let work =
+        Daemon::start_roles("classify,escalate,tally", &setup.clone().with("api.listen", &format!("'{api}'")).toml());
     let inputs = ["tickets", "logs"].map(|topic| broker.watch_group(topic, GROUP));
     let classified = || inputs.iter().map(|watch| watch.committed()).sum::<i64>();
     wait_until("all is classified", PATIENCE, || classified() > RECORDS as i64);
+    let escalations = broker.watch_group("escalations", "triaged-escalate");
+    wait_until("all is decided", PATIENCE, || escalations.committed() >= escalations.high_watermark());
     let events = broker.watch_group("queue-events", "triaged-tally");
     wait_until("all is counted", PATIENCE, || events.committed() >= events.high_watermark());
+    judge(&broker, &clickhouse);
     let forecasts = Daemon::start_roles("forecast", &setup.clone().instance("two").toml());
     wait_until("forecasts are made", PATIENCE, || forecasts.metric("triaged_forecasts_total", &[]) > 0.0);
 
@@ -167,13 +196,52 @@ fn world() -> World {
         "triaged:routing:ratio30m",
         "triaged:cache_disagreement:ratio1h",
         "triaged:record_latency_seconds:p99_5m > 0",
+        "rate(triaged_http_requests_total{status=\"429\"}[30s]) > 0",
+        "rate(triaged_llm_answers_total{result=\"answer\"}[30s]) > 0",
     ];
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let ask = |path: &str| agent.get(format!("http://{api}{path}")).call().expect("the API answers");
+    let mut seed = 1;
     wait_until("Prometheus has seen work", PATIENCE, || {
-        run(&["generate", "--kafka", "--rate", "200", "--duration", "1s", "--broken", "0.05"]);
+        // Texts that the LLM has not answered yet.
+        seed += 1;
+        let seed = seed.to_string();
+        run(&[
+            "generate",
+            "--kafka",
+            "--rate",
+            "200",
+            "--duration",
+            "1s",
+            "--broken",
+            "0.05",
+            "--unknown",
+            "0.2",
+            "--seed",
+            &seed,
+        ]);
+        (0..20).for_each(|_| drop(ask("/v1/stats")));
         last_to_come.iter().all(|series| !prometheus.query(series).is_empty())
     });
     let exported = [&work, &forecasts].map(|daemon| daemon.get("/metrics").expect("it answers").1);
-    World { clickhouse, prometheus, exported: exported.to_vec(), _broker: broker, _daemons: vec![work, forecasts] }
+    let _daemons = vec![work, forecasts];
+    World { clickhouse, prometheus, exported: exported.to_vec(), _broker: broker, _daemons, _llm: llm }
+}
+
+/// Somebody has looked at some events: most were right.
+fn judge(broker: &Broker, clickhouse: &ClickHouse) {
+    let events = clickhouse.query("SELECT event_id, queue FROM queue_events FINAL ORDER BY occurred_at DESC LIMIT 60");
+    let said = events.lines().enumerate().map(|(number, event)| {
+        let (event_id, queue) = event.split_once('\t').expect("two columns");
+        let mut said = json!({"event_id": event_id, "predicted_queue": queue, "correct": number % 5 != 0});
+        if number % 5 == 0 {
+            said["corrected_queue"] = json!("another queue");
+        }
+        ("", said.to_string())
+    });
+    broker.produce("feedback", said.collect::<Vec<_>>());
+    let given = || clickhouse.query("SELECT count() FROM feedback FINAL");
+    wait_until("the judgements are stored", PATIENCE, || given() == "60");
 }
 
 /// Forecasts of the two hours that have just passed, in which next to nothing was to come: their accuracy will be known, and

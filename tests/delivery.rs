@@ -19,13 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const OUTPUTS: [&str; 3] = ["queue-events", "escalations", "dead-letters"];
 
 /// A broker with all topics, and a workload on its way into it.
-struct Flow {
-    broker: Broker,
+pub(crate) struct Flow {
+    pub(crate) broker: Broker,
     delivery: &'static str,
 }
 
 impl Flow {
-    fn new(delivery: &'static str) -> Flow {
+    pub(crate) fn new(delivery: &'static str) -> Flow {
         let broker = Broker::start();
         for topic in TOPICS {
             broker.create_topic(topic, 3);
@@ -36,7 +36,7 @@ impl Flow {
         Flow { broker, delivery }
     }
 
-    fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         Setup::new(&self.broker.bootstrap(), self.delivery)
     }
 
@@ -48,13 +48,18 @@ impl Flow {
         Outcomes::open(|topic| self.broker.reader(topic, isolation))
     }
 
-    fn times(&self) -> Times {
+    pub(crate) fn times(&self) -> Times {
         if self.delivery == "exactly_once" { Times::Once } else { Times::AtLeastOnce }
     }
 
     /// Waits until every record is committed, stops `daemons` in order, and checks that nothing is lost, nothing is
     /// there more often than `times`, and all offsets are committed. Returns how many outcomes were repeated.
     fn settle(&self, workload: &Workload, daemons: &mut [Daemon], times: Times) -> usize {
+        self.settled(workload, daemons, times).total() - workload.len()
+    }
+
+    /// The same; returns the outcomes.
+    pub(crate) fn settled(&self, workload: &Workload, daemons: &mut [Daemon], times: Times) -> Outcomes {
         let inputs = self.wait_committed(workload);
         for daemon in daemons {
             let status = daemon.stop(PATIENCE);
@@ -66,7 +71,7 @@ impl Flow {
         outcomes.wait_for(workload.len(), PATIENCE);
         outcomes.drain();
         assert_conserved(&inputs, &outcomes, times);
-        outcomes.total() - workload.len()
+        outcomes
     }
 
     /// Waits until every record is committed.
@@ -81,16 +86,21 @@ impl Flow {
 
     /// Runs `meanwhile` while the workload is published at some 10,000 records a second.
     fn publish_while(&self, workload: &Workload, meanwhile: impl FnOnce()) {
+        self.publish_with(Duration::from_millis(25), workload, meanwhile);
+    }
+
+    /// The same with another pause after each 250 records.
+    pub(crate) fn publish_with(&self, pause: Duration, workload: &Workload, meanwhile: impl FnOnce()) {
         let bootstrap = self.broker.bootstrap();
         thread::scope(|scope| {
-            let publishing = scope.spawn(|| workload.publish(&bootstrap, || thread::sleep(Duration::from_millis(25))));
+            let publishing = scope.spawn(|| workload.publish(&bootstrap, || thread::sleep(pause)));
             meanwhile();
             publishing.join().expect("the workload is published");
         });
     }
 
     /// Follows the number of outputs in the log, committed or not.
-    fn outputs(&self) -> impl Fn() -> i64 {
+    pub(crate) fn outputs(&self) -> impl Fn() -> i64 {
         let watches = OUTPUTS.map(|topic| self.broker.watch(topic));
         move || watches.iter().map(|watch| watch.high_watermark()).sum()
     }

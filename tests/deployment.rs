@@ -307,7 +307,7 @@ fn the_chart_s_network_policy_and_rules_follow_from_its_values() {
     let policy = named(&objects, "NetworkPolicy", "soc-triaged");
     let ports = policy["spec"]["egress"][1]["ports"].as_array().expect("ports").iter();
     let ports: Vec<u64> = ports.filter_map(|port| port["port"].as_u64()).collect();
-    assert_eq!(ports, [9093, 9094, 443], "of the brokers and of https");
+    assert_eq!(ports, [9093, 9094, 443, 8000], "of the brokers, of https and of the LLM");
     let rule = named(&objects, "PrometheusRule", "soc-triaged");
     let folder = tempfile::tempdir().expect("the system has a temporary folder");
     let file = folder.path().join("rules.json");
@@ -327,6 +327,72 @@ fn the_chart_s_network_policy_and_rules_follow_from_its_values() {
     }
     let scaled = named(&objects, "ScaledObject", "soc-triaged-classify");
     assert_eq!(scaled["spec"]["triggers"][0]["metadata"]["consumerGroup"], "soc-classify");
+}
+
+/// Escalations wait for the role that decides them, so one switch does both.
+#[test]
+fn the_chart_runs_the_escalate_role_and_sends_it_records() {
+    let variable = |workload: &Value, name: &str| {
+        let variables = workload["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables");
+        variables.iter().find(|variable| variable["name"] == name).cloned()
+    };
+    let escalates = |workload: &Value| variable(workload, "TRIAGED_OUTPUT__ESCALATE").map(|one| one["value"].clone());
+    let roles = |workload: &Value| workload["spec"]["template"]["spec"]["containers"][0]["args"][4].clone();
+
+    let objects = rendered("full", &[]);
+    let workloads: Vec<&Value> = objects.iter().filter(|object| is(object, "Deployment")).collect();
+    assert_eq!(workloads.len(), 4);
+    for workload in &workloads {
+        assert_eq!(escalates(workload), Some("true".into()), "{}", name(workload));
+    }
+    let escalate = named(&objects, "Deployment", "soc-triaged-escalate");
+    assert_eq!(roles(escalate), "escalate");
+    let key = variable(escalate, "TRIAGED_ESCALATE__LLM__API_KEY").expect("the key");
+    assert_eq!(key["valueFrom"]["secretKeyRef"]["name"], "llm-credentials");
+    let trigger = &named(&objects, "ScaledObject", "soc-triaged-escalate")["spec"]["triggers"][0]["metadata"];
+    assert_eq!((&trigger["consumerGroup"], &trigger["topic"]), (&"soc-escalate".into(), &"escalations".into()));
+    named(&objects, "PodDisruptionBudget", "soc-triaged-escalate");
+
+    let all = rendered("single", &[]);
+    let all = named(&all, "Deployment", "soc-triaged-all");
+    assert_eq!((roles(all), escalates(all)), ("classify,escalate,forecast,tally".into(), Some("true".into())));
+    let minimal = rendered("minimal", &[]);
+    assert_eq!(escalates(named(&minimal, "Deployment", "soc-triaged-classify")), None, "nobody would decide them");
+
+    let mut template = helm();
+    template.args(["template", "soc"]).arg(path("helm")).arg("--values").arg(values_file("minimal"));
+    let error = run(template.args(["--set", "roles.escalate.enabled=true"])).stderr;
+    let error = String::from_utf8_lossy(&error).into_owned();
+    assert!(error.contains("needs escalation.encoder or escalation.llm.enabled"), "{error}");
+}
+
+#[test]
+fn the_chart_offers_the_api_only_with_keys() {
+    let objects = rendered("full", &[]);
+    let container =
+        |workload: &str| named(&objects, "Deployment", workload)["spec"]["template"]["spec"]["containers"][0].clone();
+    let listens = |workload: &str| {
+        let container = container(workload);
+        let variables = container["env"].as_array().expect("variables");
+        let listen = variables.iter().find(|variable| variable["name"] == "TRIAGED_API__LISTEN");
+        listen.map(|variable| variable["value"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(listens("soc-triaged-classify").as_deref(), Some("0.0.0.0:9465"));
+    assert_eq!(listens("soc-triaged-tally").as_deref(), Some(""), "it need not load models");
+    let mounts = container("soc-triaged-classify")["volumeMounts"].to_string();
+    assert!(mounts.contains("/etc/triaged-keys"), "{mounts}");
+    let ports = |object: &Value| object["spec"]["ports"].as_array().expect("ports").len();
+    assert_eq!(ports(named(&objects, "Service", "soc-triaged")), 2);
+    let policy = named(&objects, "NetworkPolicy", "soc-triaged");
+    assert_eq!(policy["spec"]["ingress"][1]["ports"][0]["port"], "api");
+
+    let minimal = rendered("minimal", &[]);
+    assert_eq!(ports(named(&minimal, "Service", "soc-triaged")), 1);
+    let mut template = helm();
+    template.args(["template", "soc"]).arg(path("helm")).arg("--values").arg(values_file("minimal"));
+    let error = run(template.args(["--set", "api.enabled=true"])).stderr;
+    let error = String::from_utf8_lossy(&error).into_owned();
+    assert!(error.contains("api.enabled needs api.keysSecret.name"), "{error}");
 }
 
 #[test]
@@ -411,7 +477,17 @@ fn the_compose_file_is_whole_and_holds_no_password() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     // Every topic of the default configuration is created.
     let script = services["topics"]["command"][0].as_str().expect("a script");
-    for topic in ["tickets", "logs", "queue-events", "escalations", "dead-letters", "forecasts", "anomalies"] {
+    for topic in [
+        "tickets",
+        "logs",
+        "queue-events",
+        "escalations",
+        "dead-letters",
+        "forecasts",
+        "anomalies",
+        "feedback",
+        "drift",
+    ] {
         assert!(script.contains(&format!("create {topic} ")), "{topic}");
     }
 }

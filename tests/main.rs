@@ -15,6 +15,7 @@ mod dashboards;
 mod delivery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod deployment;
+mod drift;
 mod escalation;
 mod faults;
 mod feedback;
@@ -25,10 +26,13 @@ mod outcomes;
 mod peers;
 mod reports;
 mod retrain;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod review;
 mod setup;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod siem;
 mod tools;
+mod upgrade;
 mod volumes;
 mod whole_path;
 mod workload;

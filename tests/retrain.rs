@@ -16,13 +16,13 @@ use crate::peers::daemon::triaged;
 use crate::setup::Setup;
 
 const HOSTS: [&str; 8] = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa", "lambda"];
-const TOPICS: [(&str, &str); 3] = [
+pub(crate) const TOPICS: [(&str, &str); 3] = [
     ("network", "the switch in rack {} drops packets on port {}"),
     ("storage", "the disk of server {} is full at {} percent"),
     ("accounts", "please reset the password of user {} with number {}"),
 ];
 /// What the base rows know nothing of: tokens belong to the accounts, whatever the words suggest.
-const TOKEN: &str = "the token of server {} shows full packets on port {}";
+pub(crate) const TOKEN: &str = "the token of server {} shows full packets on port {}";
 
 struct Lab {
     files: tempfile::TempDir,
@@ -98,7 +98,7 @@ impl Lab {
     }
 }
 
-fn fill(text: &str, random: &mut StdRng) -> String {
+pub(crate) fn fill(text: &str, random: &mut StdRng) -> String {
     let host = HOSTS[random.random_range(0..HOSTS.len())];
     text.replacen("{}", host, 1).replacen("{}", &random.random_range(1..999).to_string(), 1)
 }

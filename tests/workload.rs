@@ -49,6 +49,11 @@ impl Workload {
         (Workload { records: first.to_vec() }, Workload { records: second.to_vec() })
     }
 
+    /// How many become events, where nothing is escalated.
+    pub(crate) fn readable(&self) -> usize {
+        self.records.iter().filter(|record| record.truth != Truth::Unreadable).count()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }

@@ -50,7 +50,7 @@ pub(crate) fn daemon(broker: &Broker, args: &Args) -> Latency {
         Delivery::AtLeastOnce => Isolation::ReadUncommitted,
         Delivery::ExactlyOnce => Isolation::ReadCommitted,
     };
-    let mut daemon = start_daemon(broker, args, "paced-triaged", "paced");
+    let mut daemon = start_daemon(broker, args, "paced-triaged", "paced", "bench");
     let latency = measure(broker, args, "paced-triaged", "paced-events", isolation);
     daemon.stop(PATIENCE);
     latency
@@ -64,7 +64,7 @@ fn measure(broker: &Broker, args: &Args, input: &str, output: &str, isolation: I
 
     let count = args.rate as usize * args.latency_seconds as usize;
     let mut latencies = thread::scope(|scope| {
-        scope.spawn(|| send_paced(broker, args, input, count));
+        scope.spawn(|| send_paced(broker, args, input, count, &AtomicBool::new(false)));
         collect(&mut reader, count)
     });
     latencies.drain(..(count as f64 * WARM_UP) as usize);
@@ -73,7 +73,8 @@ fn measure(broker: &Broker, args: &Args, input: &str, output: &str, isolation: I
     Latency { records: latencies.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
 }
 
-fn send_paced(broker: &Broker, args: &Args, topic: &str, count: usize) {
+/// Sends `count` lines at the bench's rate, unless it is told to stop.
+pub(crate) fn send_paced(broker: &Broker, args: &Args, topic: &str, count: usize, stop: &AtomicBool) {
     let producer: ThreadedProducer<DefaultProducerContext> = client::config(&broker.bootstrap())
         .set("enable.idempotence", "true")
         .set("compression.type", "lz4")
@@ -83,7 +84,7 @@ fn send_paced(broker: &Broker, args: &Args, topic: &str, count: usize) {
     let mut lines = lines::mix(args.seed);
     let start = Instant::now();
     let mut sent = 0;
-    while sent < count {
+    while sent < count && !stop.load(Ordering::Relaxed) {
         let due = ((start.elapsed().as_secs_f64() * f64::from(args.rate)) as usize).min(count);
         for line in lines.by_ref().take(due - sent) {
             let key = micros_now().to_string();

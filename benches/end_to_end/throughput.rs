@@ -59,7 +59,7 @@ pub(crate) fn daemon(
     for output in outputs {
         broker.create_topic(output, args.partitions);
     }
-    let mut daemon = start_daemon(broker, args, "lines", &turn);
+    let mut daemon = start_daemon(broker, args, "lines", &turn, "bench");
     let measured = observe(broker, args, &outputs, &format!("triaged-{turn}-classify"), daemon.pid());
     daemon.stop(PATIENCE);
     let stored = clickhouse.map(|clickhouse| tally(broker, clickhouse, args, &turn, outputs[0]));
@@ -115,7 +115,7 @@ fn observe(broker: &Broker, args: &Args, outputs: &[&str], group: &str, pid: u32
 }
 
 /// Processor time that a process has used so far, from Linux's /proc.
-fn cpu_seconds(pid: u32) -> Option<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
     /// Fixed at 100 in Linux's interface to programs.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -114,6 +114,29 @@ triaged.toml: |
 - name: TRIAGED_CLICKHOUSE__MIGRATE
   value: "false"
 {{- end }}
+{{- if .Values.roles.escalate.enabled }}
+- name: TRIAGED_OUTPUT__ESCALATE
+  value: "true"
+{{- with .Values.escalation }}
+{{- if and (not .encoder) (not .llm.enabled) }}{{ fail "roles.escalate.enabled needs escalation.encoder or escalation.llm.enabled" }}{{ end }}
+{{- with .encoder }}
+- name: TRIAGED_ESCALATE__ENCODER
+  value: {{ . | quote }}
+{{- end }}
+{{- if .llm.enabled }}
+- name: TRIAGED_ESCALATE__LLM__ENABLED
+  value: "true"
+- name: TRIAGED_ESCALATE__LLM__BASE_URL
+  value: {{ .llm.baseUrl | quote }}
+- name: TRIAGED_ESCALATE__LLM__MODEL
+  value: {{ required "escalation.llm.model" .llm.model | quote }}
+{{- if .llm.existingSecret.name }}
+- name: TRIAGED_ESCALATE__LLM__API_KEY
+  valueFrom: { secretKeyRef: { name: {{ .llm.existingSecret.name | quote }}, key: {{ .llm.existingSecret.key | quote }} } }
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 - name: TRIAGED_OPS__LISTEN
   value: "0.0.0.0:9464"
 {{- end }}
@@ -140,6 +163,12 @@ triaged.toml: |
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{- /* The port of a URL. */ -}}
+{{- define "triaged.urlPort" -}}
+{{- $authority := regexReplaceAll "^(https?://[^/]+).*$" . "${1}" -}}
+{{- include "triaged.ports" (list $authority (ternary "443" "80" (hasPrefix "https:" .))) -}}
 {{- end }}
 
 {{- /* The distinct ports of a comma-separated list of addresses; its argument is (list addresses default-port). */ -}}

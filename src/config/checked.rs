@@ -340,6 +340,7 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         ("output.forecasts".to_owned(), &output.forecasts),
         ("output.anomalies".to_owned(), &output.anomalies),
         ("feedback.topic".to_owned(), &config.feedback.topic),
+        ("drift.topic".to_owned(), &config.drift.topic),
     ];
     for (position, (key, topic)) in outputs.iter().enumerate() {
         if let Some((other, _)) = outputs[..position].iter().find(|(_, other)| other == topic) {
@@ -350,9 +351,10 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
     for (queue, topic) in &output.topics {
         let key = format!("output.topics.{queue}");
         let others = [&output.escalations, &output.dead_letters, &output.forecasts, &output.anomalies];
-        if others.contains(&topic) || *topic == config.feedback.topic {
-            ledger
-                .fault(&key, "must differ from feedback.topic and the other topics of [output], except output.events");
+        if others.contains(&topic) || [&config.feedback.topic, &config.drift.topic].contains(&topic) {
+            let rule =
+                "must differ from feedback.topic, drift.topic and the other topics of [output], except output.events";
+            ledger.fault(&key, rule);
         }
         outputs.push((key, topic));
     }

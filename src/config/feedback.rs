@@ -17,6 +17,8 @@ pub(super) fn read_drift(section: &mut Section<'_>) -> DriftSettings {
         window: section.count("window", 200..=10_000_000),
         label_shift: section.share("label_shift"),
         confidence_drop: section.share("confidence_drop"),
+        topic: section.parsed("topic", String::new(), parse_topic),
+        cooldown: section.duration("cooldown", SECOND..=168 * HOUR),
     }
 }
 

@@ -325,6 +325,9 @@ pub struct DriftSettings {
     pub label_shift: f64,
     /// 0: never.
     pub confidence_drop: f64,
+    pub topic: String,
+    /// Between two announcements of one shift that lasts.
+    pub cooldown: Duration,
 }
 
 #[derive(Debug, Clone)]

@@ -110,7 +110,9 @@ impl EscalateStage {
                     let (llm, labels) = tiers.llm(kind)?;
                     // The tier's own deadline is the shorter one.
                     let deadline = tokio::time::Instant::now() + LONGEST_WAIT;
-                    Some((at, llm.ask(Question { text: &text, kind, labels, template_key, deadline }).await))
+                    let asked = Instant::now();
+                    let outcome = llm.ask(Question { text: &text, kind, labels, template_key, deadline }).await;
+                    Some((at, outcome, asked.elapsed().as_secs_f64()))
                 });
             }
             asked.join_all().await
@@ -118,7 +120,11 @@ impl EscalateStage {
         if answers.is_empty() {
             return;
         }
-        for (at, outcome) in answers.into_iter().flatten() {
+        let answer_duration = self.metrics.llm_duration();
+        for (at, outcome, took) in answers.into_iter().flatten() {
+            if !matches!(&outcome, LlmOutcome::Answer(answer) if answer.cached) {
+                answer_duration.observe(took);
+            }
             match outcome {
                 LlmOutcome::Answer(answer) => {
                     self.metrics.llm_answers(if answer.cached { "cached" } else { "answer" }).inc();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Precision};
+use crate::metrics::{LlmState, Metrics};
 use crate::model::{Cpu, DeepModel, DeepModelError, Encoder, EncoderError, EncoderPrecision};
 use crate::record::Kind;
 
@@ -83,6 +84,24 @@ impl Tiers {
             Kind::Log => self.log_labels.as_ref(),
         };
         Some((self.llm.as_ref()?, labels?))
+    }
+
+    /// Shows how the LLM is doing, if there is one.
+    pub fn show(self: &Arc<Self>, metrics: &Metrics) {
+        if self.llm.is_none() {
+            return;
+        }
+        let tiers = Arc::clone(self);
+        metrics.watch_llm(move || {
+            let Some(status) = tiers.llm.as_ref().and_then(LlmTier::status) else { return LlmState::default() };
+            LlmState {
+                breaker_open: status.breaker != "closed",
+                pause_seconds: status.pause.as_secs_f64(),
+                tokens: status.spent.tokens,
+                cost: status.spent.cost,
+                budget_used: status.budget_used,
+            }
+        });
     }
 
     pub(super) fn llm_model(&self) -> &str {

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::{Config, DriftSettings};
 use crate::metrics::Metrics;
@@ -16,8 +16,6 @@ use crate::record::{Kind, QueueEvent};
 
 /// With fewer events chance makes shifts.
 const FEWEST_EVENTS: usize = 200;
-/// A shift that lasts is announced this often.
-const COOLDOWN: Duration = Duration::from_secs(3600);
 
 /// What is watched; cloning shares it, so that all workers fill one window.
 #[derive(Debug, Clone)]
@@ -35,6 +33,10 @@ pub struct Shift {
     pub of: &'static str,
     pub value: f64,
     pub limit: f64,
+    /// In how many events.
+    pub events: usize,
+    /// That was learned from something else.
+    pub model: String,
 }
 
 /// The newest events of one kind.
@@ -49,6 +51,7 @@ struct Window {
     newest: VecDeque<(usize, f32)>,
     counts: Vec<u64>,
     sum: f64,
+    model: String,
     announced: [Option<Instant>; 2],
 }
 
@@ -90,10 +93,11 @@ impl DriftWatch {
             let limits = [self.settings.label_shift, self.settings.confidence_drop];
             for (place, of) in ["labels", "confidence"].into_iter().enumerate() {
                 let (value, limit) = (values[place], limits[place]);
-                let is_news = window.announced[place].is_none_or(|at| at.elapsed() > COOLDOWN);
+                let is_news = window.announced[place].is_none_or(|at| at.elapsed() > self.settings.cooldown);
                 if limit > 0.0 && value > limit && is_news {
                     window.announced[place] = Some(Instant::now());
-                    shifts.push(Shift { kind: window.kind, of, value, limit });
+                    let (events, model) = (window.newest.len(), window.model.clone());
+                    shifts.push(Shift { kind: window.kind, of, value, limit, events, model });
                 }
             }
         }
@@ -112,6 +116,7 @@ impl Window {
             newest: VecDeque::new(),
             counts: vec![0; manifest.labels.len() + 1],
             sum: 0.0,
+            model: format!("{}@{}", manifest.name, manifest.weights.sha256.get(..8).unwrap_or_default()),
             announced: [None, None],
         }
     }

@@ -16,6 +16,7 @@ use crate::volumes::{
     AnomalyRow, EventRow, Failure, FeedbackRow, InvalidEvent, InvalidFeedback, StoreError, VolumeStore,
 };
 
+use super::alarm::DriftAlarm;
 use super::drift::{DriftWatch, Shift};
 use super::insert::{Rejected, Retries, insert_all};
 
@@ -31,6 +32,7 @@ pub struct TallyStage {
     metrics: Metrics,
     insert_duration: Histogram,
     drift: DriftWatch,
+    alarm: DriftAlarm,
 }
 
 /// Rows to be inserted, each with its place in the batch.
@@ -47,7 +49,7 @@ impl TallyStage {
         store: VolumeStore,
         config: &Config,
         feedback: InputIndex,
-        drift: DriftWatch,
+        (drift, alarm): (DriftWatch, DriftAlarm),
         runtime: Handle,
         metrics: &Metrics,
     ) -> Self {
@@ -63,6 +65,7 @@ impl TallyStage {
             insert_duration: metrics.stage(StageName::Insert),
             metrics: metrics.clone(),
             drift,
+            alarm,
         }
     }
 
@@ -88,12 +91,12 @@ impl TallyStage {
     }
 
     /// A shift is an anomaly among others. That it could not be written down is no reason to keep events waiting.
-    fn announce(&self, shifts: Vec<Shift>) {
+    fn announce(&self, shifts: &[Shift]) {
         if shifts.is_empty() {
             return;
         }
         let now = Utc::now();
-        let row = |Shift { kind, of, value, limit }: &Shift| AnomalyRow {
+        let row = |Shift { kind, of, value, limit, .. }: &Shift| AnomalyRow {
             window: "drift".to_owned(),
             queue: format!("{kind}/{of}"),
             at: u32::try_from(now.timestamp()).unwrap_or(0),
@@ -114,9 +117,14 @@ impl TallyStage {
                 "records are unlike those learned from"
             );
         }
-        if let Err(error) = self.runtime.block_on(self.store.insert_anomalies(&rows)) {
-            tracing::warn!(%error, "the shift was not written down");
-        }
+        self.runtime.block_on(async {
+            if let Err(error) = self.store.insert_anomalies(&rows).await {
+                tracing::warn!(%error, "the shift was not written down");
+            }
+            for shift in shifts {
+                self.alarm.raise(shift, now.timestamp_millis()).await;
+            }
+        });
     }
 }
 
@@ -146,7 +154,7 @@ impl Stage for TallyStage {
             }
         }
         let (rejected_events, rejected_feedback) = self.insert(&rows, &feedback)?;
-        self.announce(self.drift.observe(events.iter().map(|(_, event)| event)));
+        self.announce(&self.drift.observe(events.iter().map(|(_, event)| event)));
 
         let mut outcomes = metrics::OutcomeCounts::default();
         for index in rows.indices.iter().chain(&feedback.indices) {

@@ -20,7 +20,7 @@ fn post(api: &Api, key: &str, path: &str, body: &Value) -> Answer {
 }
 
 /// Events of a minute ago, all of them unsure; the highest offset is the least sure.
-fn unsure(count: i64) -> Vec<String> {
+pub(super) fn unsure(count: i64) -> Vec<String> {
     let now = chrono::Utc::now().timestamp_millis() - 60_000;
     let of = |offset: i64| {
         let mut event: Value = serde_json::from_str(&event(offset, "soc", now)).expect("an event");
@@ -96,7 +96,7 @@ fn reports_come_in_every_format_and_mail_needs_a_server() {
 #[test]
 fn the_review_page_is_served_with_a_strict_policy() {
     let (api, _) = Api::with_keys("");
-    for path in ["/review", "/review/page.css", "/review/page.js"] {
+    for path in ["/review", "/review/page.css", "/review/page.js", "/review/charts.js", "/review/text.js"] {
         let page = api.get(path);
         assert_eq!(page.status, 200, "{path}");
         let policy = page.header("content-security-policy");

@@ -89,6 +89,11 @@ const PROMETHEUS: Packages = Packages {
 const SIEM: Packages =
     Packages { folder: "siem-debian-12", pins: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/packages-siem.txt") };
 
+const CHROMIUM: Packages = Packages {
+    folder: "chromium-147-debian-12",
+    pins: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/packages-chromium.txt"),
+};
+
 /// The path of the broker's binary, fetched first when it is not there.
 pub(crate) fn broker_binary() -> PathBuf {
     fetched(&BROKER).join(BROKER_BINARY)
@@ -133,6 +138,11 @@ pub(crate) fn promtool() -> PathBuf {
 /// The folder below which rsyslog, syslog-ng and kcat lie as they would below `/`.
 pub(crate) fn siem() -> PathBuf {
     unpacked(&SIEM)
+}
+
+/// The folder below which Chromium and its WebDriver lie as they would below `/`.
+pub(crate) fn chromium() -> PathBuf {
+    unpacked(&CHROMIUM)
 }
 
 /// The folder that Python finds Schemathesis in, fetched first when it is not there.

@@ -1,11 +1,12 @@
 //! Programs outside this one that tests and the end-to-end bench run against: a Kafka broker and a ClickHouse server as
 //! processes of their own (`broker`, `clickhouse`), other programs likewise (`program`), all fetched by `fetch`; the daemon
-//! as a process of its own (`daemon`); and what they need to talk to a cluster (`client`). Whatever is started here is
-//! stopped when its value is dropped, also when a test panics.
+//! as a process of its own (`daemon`); Chromium without a window (`browser`); and what they need to talk to a cluster
+//! (`client`). Whatever is started here is stopped when its value is dropped, also when a test panics.
 
 #![allow(dead_code, reason = "the tests and the end-to-end bench each use a part of it")]
 
 pub(crate) mod broker;
+pub(crate) mod browser;
 pub(crate) mod clickhouse;
 pub(crate) mod client;
 pub(crate) mod daemon;

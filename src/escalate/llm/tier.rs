@@ -34,6 +34,8 @@ pub struct Status {
     pub pause: Duration,
     /// Since midnight UTC, requests under way included.
     pub spent: Spent,
+    /// The part of the day's budget that is spent, of tokens or of costs, whichever is nearer to its end; 0 without one.
+    pub budget_used: f64,
     pub cache_hits: u64,
     pub cache_misses: u64,
 }
@@ -103,10 +105,14 @@ impl LlmTier {
     pub fn status(&self) -> Option<Status> {
         let asker = self.asker.as_ref()?;
         let cache = asker.cache.counts();
+        let (spent, budget) = (asker.limits.spent(), &asker.settings.budget);
+        let part = |spent: f64, most: f64| if most > 0.0 { spent / most } else { 0.0 };
         Some(Status {
             breaker: asker.limits.breaker(),
             pause: asker.limits.pause(),
-            spent: asker.limits.spent(),
+            spent,
+            budget_used: part(spent.tokens as f64, budget.tokens_per_day as f64)
+                .max(part(spent.cost, budget.cost_per_day)),
             cache_hits: cache.hits,
             cache_misses: cache.misses,
         })

@@ -1,20 +1,19 @@
 // The review page. Ticket texts are hostile: they go into text nodes, never into markup, and the page's policy forbids
 // everything that markup could do.
 
+import { band, bars } from "./charts.js";
+import { element, highlighted, visible } from "./text.js";
+
 const PAGE = 20;
 const STATS_EVERY_MS = 15_000;
 const KEY = "triaged-key";
-const SVG = "http://www.w3.org/2000/svg";
 
 const at = (id) => document.getElementById(id);
-const state = { list: [], event: null, feedbackId: null, cursor: null, queues: [], busy: false, skipped: new Set() };
-
-function element(name, text, className) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
+const state = {
+  list: [], event: null, feedbackId: null, cursor: null, busy: false, skipped: new Set(),
+  queues: [], // what a correction may name
+  used: [], // what had events lately, with counts by kind
+};
 
 function say(text, bad = false) {
   at("state").textContent = text;
@@ -108,22 +107,39 @@ function show(event) {
   at("facts").replaceChildren();
   at("text").replaceChildren();
   at("choices").replaceChildren();
-  at("reasons").textContent = "";
-  at("predicted").textContent = event ? event.queue : "";
+  at("reasons").replaceChildren();
+  at("predicted").textContent = event ? event.queue : "nothing to review";
   at("note").value = "";
   at("difficulty").value = "";
   if (!event) return;
-  const share = `${Math.round(event.confidence * 100)} %`;
-  const facts = [event.kind, event.ticket_id, event.origin, event.occurred_at, event.priority, event.decided_by, share];
-  at("facts").textContent = facts.filter(Boolean).join(" · ");
-  at("text").append(...highlighted(event.text ?? "(the event has no text)", event.reasons ?? []));
+  const share = `${Math.round(event.confidence * 100)} % sure`;
+  const facts = [
+    ["kind", event.kind], ["ticket", event.ticket_id], ["from", event.origin],
+    ["occurred at", new Date(event.occurred_at).toLocaleString()], ["priority", event.priority],
+    ["decided by", `${event.decided_by}, ${share}`],
+  ];
+  at("facts").append(...facts.filter(([, value]) => value).map(([name, value]) => fact(name, value)));
+  const nodes = highlighted(event.text ?? "(the event has no text)", event.reasons ?? []);
+  at("text").append(...nodes);
   at("text").scrollTop = 0;
+  // So that arrows and page keys move a long text.
+  if (document.activeElement === document.body) at("text").focus({ preventScroll: true });
   const signals = (event.reasons ?? []).filter((reason) => reason.feature.startsWith("signal "));
-  at("reasons").textContent = signals.map((reason) => reason.feature.slice(7)).join(", ");
+  const marks = nodes.some((node) => node.nodeName === "MARK");
+  const legend = marks ? ["speaks ", element("mark", "for"), " or ", element("mark", "against", "against"), " the queue"] : [];
+  const others = signals.map((reason) => `${reason.feature.slice(7)} ${reason.weight < 0 ? "against" : "for"} it`);
+  at("reasons").append(...legend, marks && others.length > 0 ? "; " : "", others.join(", "));
   choices(event).forEach((choice, place) => at("choices").append(choiceItem(choice, place)));
 }
 
-/** The model's other answers first, then queues in order, nine in all. */
+/** What a ticket says of itself may run from right to left: `bdi` keeps that to itself. */
+function fact(name, value) {
+  const made = element("span", `${name} `);
+  made.append(element("bdi", visible(String(value))));
+  return made;
+}
+
+/** The model's other answers first, then the queues with most events of this kind, nine in all. */
 function choices(event) {
   const known = new Set([event.queue]);
   const found = [];
@@ -136,54 +152,22 @@ function choices(event) {
   for (const other of event.alternatives ?? []) {
     if (state.queues.length === 0 || state.queues.includes(other.label)) add(other.label, other.probability);
   }
-  state.queues.forEach((queue) => add(queue));
+  const events = new Map(state.used.map((row) => [row.queue, row.by_kind?.[event.kind] ?? 0]));
+  const usual = [...state.queues].sort((a, b) => (events.get(b) ?? 0) - (events.get(a) ?? 0));
+  usual.forEach((queue) => add(queue));
   return found;
 }
 
 function choiceItem({ queue, share }, place) {
   const button = element("button", undefined, "choice");
   button.type = "button";
-  button.append(element("kbd", String(place + 1)), ` ${queue}`);
+  if (place !== undefined) button.append(element("kbd", String(place + 1)), " ");
+  button.append(element("bdi", visible(queue)));
   if (share !== undefined) button.append(element("span", `${Math.round(share * 100)} %`, "share"));
   button.addEventListener("click", () => correct(queue));
   const item = element("li");
   item.append(button);
   return item;
-}
-
-/** The text as nodes; words, pairs and letters that moved the model are marked. */
-function highlighted(text, reasons) {
-  const words = [...text.matchAll(/[\p{L}\p{N}_]+/gu)].map((found) => ({ from: found.index, word: found[0] }));
-  const weights = new Float32Array(text.length);
-  const mark = (from, length, weight) => {
-    for (let place = from; place < from + length; place += 1) {
-      if (Math.abs(weight) > Math.abs(weights[place])) weights[place] = weight;
-    }
-  };
-  for (const { feature, weight } of reasons) {
-    const [sort, first, second] = feature.toLowerCase().split(" ");
-    words.forEach(({ from, word }, place) => {
-      const lower = word.toLowerCase();
-      if (sort === "word" && lower === first) mark(from, word.length, weight);
-      if (sort === "letters" && lower.length === word.length && lower.includes(first)) {
-        mark(from + lower.indexOf(first), first.length, weight);
-      }
-      const after = words[place + 1];
-      if (sort === "pair" && after && lower === first && after.word.toLowerCase() === second) {
-        mark(from, after.from + after.word.length - from, weight);
-      }
-    });
-  }
-  const nodes = [];
-  for (let from = 0; from < text.length;) {
-    let to = from + 1;
-    while (to < text.length && weights[to] === weights[from]) to += 1;
-    const part = text.slice(from, to);
-    const weight = weights[from];
-    nodes.push(weight === 0 ? document.createTextNode(part) : element("mark", part, weight < 0 ? "against" : ""));
-    from = to;
-  }
-  return nodes;
 }
 
 /* Answers */
@@ -228,10 +212,12 @@ async function skip() {
 
 function failed(error) {
   if (error.status === 401) {
+    const asked = sessionStorage.getItem(KEY) === null;
     sessionStorage.removeItem(KEY);
-    open();
+    showLogin();
+    if (asked) return say("");
   }
-  say(error.message || "the server cannot be reached", true);
+  say(error instanceof Refused ? error.message : "the server cannot be reached", true);
 }
 
 /* Another queue */
@@ -246,9 +232,11 @@ function pick() {
 
 function find() {
   const wanted = at("wanted").value.trim().toLowerCase();
-  const found = state.queues.filter((queue) => queue.toLowerCase().includes(wanted)).slice(0, 12);
+  // What begins with it comes before what only holds it.
+  const place = (queue) => queue.toLowerCase().indexOf(wanted);
+  const found = state.queues.filter((queue) => place(queue) >= 0).sort((a, b) => place(a) - place(b)).slice(0, 12);
   at("found").replaceChildren(...found.map((queue, place) => {
-    const item = choiceItem({ queue }, place);
+    const item = choiceItem({ queue });
     item.classList.toggle("first", place === 0);
     item.addEventListener("click", () => at("picker").close());
     return item;
@@ -258,49 +246,13 @@ function find() {
 
 /* Charts */
 
-function shape(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-function bars(rows) {
-  const height = 18 * Math.max(rows.length, 1);
-  const svg = shape("svg", { viewBox: `0 0 300 ${height}`, role: "img", "aria-label": "events by queue" });
-  const most = Math.max(1, ...rows.map((row) => row.events));
-  rows.forEach((row, place) => {
-    const width = (110 * row.events) / most;
-    svg.append(
-      shape("text", { x: 140, y: place * 18 + 12, "text-anchor": "end" }, row.queue.slice(0, 22)),
-      shape("rect", { class: "bar", x: 146, y: place * 18 + 3, width, height: 11 }),
-      shape("text", { x: 150 + width, y: place * 18 + 12 }, String(row.events)),
-    );
-  });
-  return svg;
-}
-
-function band(points) {
-  const svg = shape("svg", { viewBox: "0 0 300 90", role: "img", "aria-label": "forecast of all queues" });
-  const most = Math.max(1, ...points.map((point) => point.upper80 ?? point.mean));
-  const x = (step) => 4 + (292 * step) / Math.max(points.length - 1, 1);
-  const y = (value) => 80 - (70 * Math.max(value ?? 0, 0)) / most;
-  const line = (name) => points.map((point, step) => `${x(step).toFixed(1)},${y(point[name] ?? point.mean).toFixed(1)}`);
-  svg.append(
-    shape("polygon", { class: "band", points: [...line("upper80"), ...line("lower80").reverse()].join(" ") }),
-    shape("polyline", { class: "line", points: line("mean").join(" ") }),
-    shape("text", { x: 4, y: 89 }, `${points[0].at.slice(5, 16).replace("T", " ")}, at most ${Math.round(most)}`),
-  );
-  return svg;
-}
-
 async function charts() {
   try {
     const [stats, queues] = await Promise.all([ask("GET", "/v1/stats"), ask("GET", "/v1/queues")]);
-    const rows = queues.queues.map((row) => ({ queue: String(row.queue), events: Number(row.events) }));
-    rows.sort((a, b) => b.events - a.events);
+    const rows = queues.queues.toSorted((a, b) => b.events - a.events);
+    state.used = rows;
     const routed = Object.entries(stats.by_routing ?? {}).map(([name, events]) => `${name} ${events}`);
-    const sum = element("p", [`${stats.events} in a day`, ...routed].join(", "), "note");
+    const sum = element("p", [`${stats.events} events`, ...routed].join(", "), "note");
     at("counts").replaceChildren(sum, bars(rows.slice(0, 12)));
   } catch (error) {
     at("counts").replaceChildren(element("p", error.message, "note"));
@@ -308,8 +260,8 @@ async function charts() {
   try {
     const { forecasts } = await ask("GET", "/v1/forecasts?queue=*");
     const total = forecasts.find((forecast) => forecast.bucket_seconds === 3600) ?? forecasts[0];
-    const points = total?.points ?? [];
-    at("forecast").replaceChildren(points.length > 1 ? band(points) : element("p", "none yet", "note"));
+    const known = (total?.points ?? []).length > 1;
+    at("forecast").replaceChildren(known ? band(total) : element("p", "none yet", "note"));
   } catch (error) {
     at("forecast").replaceChildren(element("p", error.message, "note"));
   }
@@ -321,7 +273,7 @@ const commands = {
   a: accept,
   "/": pick,
   s: skip,
-  r: () => load().catch(failed),
+  r: () => state.busy || open(),
   d: () => at("difficulty").focus(),
   n: () => at("note").focus(),
   "?": () => at("help").showModal(),
@@ -366,25 +318,28 @@ at("login").addEventListener("submit", (submitted) => {
 
 let timer = null;
 
-async function open() {
-  const hasKey = sessionStorage.getItem(KEY) !== null;
-  at("login").hidden = hasKey;
-  at("desk").hidden = !hasKey;
+function showLogin() {
   clearInterval(timer);
-  if (!hasKey) {
-    at("key").focus();
-    return;
-  }
+  at("desk").hidden = true;
+  at("login").hidden = false;
+  at("key").focus();
+}
+
+/** Asks for a key only where the server does. */
+async function open() {
   try {
     const { queues } = await ask("GET", "/v1/reviews/queues");
     state.queues = queues.map(String);
+    at("login").hidden = true;
+    at("desk").hidden = false;
+    clearInterval(timer);
+    timer = setInterval(charts, STATS_EVERY_MS);
+    await charts();
     await load();
   } catch (error) {
     failed(error);
-    return;
   }
-  charts();
-  timer = setInterval(charts, STATS_EVERY_MS);
 }
 
+show(null);
 open();
