@@ -1,6 +1,7 @@
 //! What a model is: a package on disk, the features it reads, its Burn module, serving, training and evaluation.
 
 mod calibration;
+pub mod climb;
 mod corpus;
 pub mod dataset;
 mod deep;

@@ -18,6 +18,7 @@ mod deployment;
 mod escalation;
 mod faults;
 mod feedback;
+mod fetch;
 mod forecasts;
 mod llm;
 mod operation;

@@ -6,13 +6,15 @@
 //! elsewhere, as it is shared; the package names its hash.
 
 mod package;
+#[cfg(test)]
+mod tests;
 mod train;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::calibration::{Calibration, Grasp};
-use super::encoder::{Classifier, Encoder, EncoderError};
+use super::encoder::{Classifier, Encoder, EncoderError, Precision};
 use super::fast::{FastModel, Scratch, best};
 use super::sparse::Sparse;
 use crate::config::DeviceKind;
@@ -143,6 +145,11 @@ impl DeepModel {
                 self.decide(&features, grasp)
             })
             .collect())
+    }
+
+    /// What the encoder computes in.
+    pub fn precision(&self) -> Precision {
+        self.encoder.precision()
     }
 
     /// The fast model in the package, whose scores the head reads.

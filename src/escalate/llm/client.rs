@@ -20,8 +20,8 @@ use super::budget::Tokens;
 use super::endpoint::Endpoint;
 use super::limits::Ending;
 use super::prompt::Prompt;
-use super::settings::LlmSettings;
 use super::transport::Transport;
+use crate::config::llm::LlmSettings;
 use crate::https::{self, TlsError};
 
 /// Connections that nobody uses are kept so long; servers close theirs after a minute or more.

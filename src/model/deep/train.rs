@@ -88,6 +88,16 @@ impl DeepTrained {
         package::assemble(Path::new(&self.parts.manifest.name), self.parts.clone(), self.fast.model(), encoder)
     }
 
+    #[cfg(test)]
+    pub(super) fn manifest_mut(&mut self) -> &mut DeepManifest {
+        &mut self.parts.manifest
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_parts(&mut self, weights: Vec<u8>, tuned: Vec<u8>) {
+        (self.parts.weights, self.parts.tuned) = (weights, tuned);
+    }
+
     /// What came out of the fast model's training.
     pub fn fast(&self) -> &Trained {
         &self.fast

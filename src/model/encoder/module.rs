@@ -20,6 +20,8 @@ use super::layers::Names;
 use super::pooling::to_unit_length;
 use super::settings::{Pooling, Settings};
 use super::tensors::{WEIGHTS_FILE, WeightsFile};
+use crate::config::DeviceKind;
+use crate::model::head;
 use crate::model::kernels::Activation;
 
 /// Share of values that training leaves out at random, as BERT was trained with. Serving leaves out none.
@@ -125,7 +127,11 @@ impl LayerModule {
 
 impl EncoderModule {
     /// Loads the folder that `Encoder::load` loads.
-    pub fn load(folder: &Path, device: &Device) -> Result<EncoderModule, EncoderError> {
+    pub fn load(folder: &Path, device: DeviceKind) -> Result<EncoderModule, EncoderError> {
+        EncoderModule::load_on(folder, &head::device(device))
+    }
+
+    pub(super) fn load_on(folder: &Path, device: &Device) -> Result<EncoderModule, EncoderError> {
         let settings = Settings::read(folder)?;
         let path = folder.join(WEIGHTS_FILE);
         let failed = |problem: String| EncoderError::Module { path: path.clone(), problem };
@@ -219,6 +225,9 @@ fn store(content: Vec<u8>, settings: &Settings) -> SafetensorsStore {
     let prefix = names.prefixes.join("|").replace('.', r"\.");
     let mut store = SafetensorsStore::from_bytes(Some(content))
         .with_from_adapter(PyTorchToBurnAdapter.chain(FloatCastAdapter::to(DType::F32)))
+        // What is missing or does not fit is told by `load_on`.
+        .validate(false)
+        .allow_partial(true)
         // Old files have TensorFlow's names.
         .with_key_remapping(r"\.gamma$", ".weight")
         .with_key_remapping(r"\.beta$", ".bias");

@@ -2,6 +2,7 @@
 
 mod module;
 mod reference;
+mod tune;
 
 use std::path::PathBuf;
 

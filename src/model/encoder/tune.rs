@@ -8,6 +8,7 @@
 //! BERT; some rows are set aside, and the epoch that does best on them is taken.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{Module, Param};
@@ -56,6 +57,9 @@ const MAX_KEPT_BYTES: usize = 3 << 30;
 
 pub(crate) const CLASSIFIER_WEIGHT: &str = "classifier.weight";
 pub(crate) const CLASSIFIER_BIAS: &str = "classifier.bias";
+
+/// Burn draws all random numbers of a process from one source: of trainings side by side none could be repeated.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TuneSettings {
@@ -121,7 +125,7 @@ impl<'a> Tuner<'a> {
         settings: TuneSettings,
         device: &Device,
     ) -> Result<Tuner<'a>, EncoderError> {
-        let module = EncoderModule::load(folder, device)?;
+        let module = EncoderModule::load_on(folder, device)?;
         let mut tokens = encoder.tokenise(texts)?;
         // Attention over nothing is undefined; the model sees padding instead.
         tokens.iter_mut().filter(|tokens| tokens.is_empty()).for_each(|tokens| tokens.push(0));
@@ -152,6 +156,7 @@ impl<'a> Tuner<'a> {
         if watched.is_empty() {
             train = rows.to_vec();
         }
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         self.device.seed(self.settings.seed);
         let mut module = self.start_module().train();
         let optimizer = || {

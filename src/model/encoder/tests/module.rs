@@ -1,6 +1,6 @@
 //! The packed forward against the Burn module, which is the reference for it.
 
-use burn::tensor::Device;
+use crate::config::DeviceKind;
 
 use super::super::small_model::{FAMILIES, SmallModel};
 use super::super::{Encoder, EncoderModule, Precision};
@@ -9,7 +9,7 @@ use super::{TEXTS, cpus};
 /// What the two may differ by in f32.
 const TOLERANCE: f32 = 1e-4;
 
-fn module(model: &SmallModel, device: &Device) -> EncoderModule {
+fn module(model: &SmallModel, device: DeviceKind) -> EncoderModule {
     EncoderModule::load(model.folder(), device).expect("a good folder")
 }
 
@@ -30,7 +30,7 @@ fn the_packed_forward_equals_the_burn_module() {
     for family in FAMILIES {
         let model = SmallModel::write(family);
         let tokens = tokens(&model);
-        let expected = module(&model, &Device::flex()).embed_tokens(&tokens);
+        let expected = module(&model, DeviceKind::Flex).embed_tokens(&tokens);
         for cpu in cpus() {
             let packed = Encoder::load_on(model.folder(), Precision::F32, cpu).expect("a good folder");
             let found = packed.embed_tokens(&tokens).expect("good tokens");
@@ -48,7 +48,7 @@ fn all_ways_of_pooling_equal_those_of_the_burn_module() {
             model.edit("modules.json", "Normalize", "Pooling");
             model.edit("modules.json", "2_Pooling", "1_Pooling");
             let tokens = tokens(&model);
-            let expected = module(&model, &Device::flex()).embed_tokens(&tokens);
+            let expected = module(&model, DeviceKind::Flex).embed_tokens(&tokens);
             let packed = Encoder::load(model.folder(), Precision::F32).expect("a good folder");
             let found = packed.embed_tokens(&tokens).expect("good tokens");
             assert_close(&found, &expected, TOLERANCE, &format!("{way} of {family:?}"));
@@ -57,13 +57,12 @@ fn all_ways_of_pooling_equal_those_of_the_burn_module() {
 }
 
 #[test]
-#[allow(deprecated, reason = "kept while Burn has it, as a second implementation to compare with")]
 fn flex_equals_ndarray() {
     for family in FAMILIES {
         let model = SmallModel::write(family);
         let tokens = tokens(&model);
-        let flex = module(&model, &Device::flex()).embed_tokens(&tokens);
-        let ndarray = module(&model, &Device::ndarray()).embed_tokens(&tokens);
+        let flex = module(&model, DeviceKind::Flex).embed_tokens(&tokens);
+        let ndarray = module(&model, DeviceKind::NdArray).embed_tokens(&tokens);
         assert_close(&flex, &ndarray, TOLERANCE, &format!("{family:?}"));
     }
 }
@@ -72,7 +71,7 @@ fn flex_equals_ndarray() {
 fn a_batch_gives_what_its_texts_give_alone_and_padding_changes_nothing() {
     for family in FAMILIES {
         let model = SmallModel::write(family);
-        let module = module(&model, &Device::flex());
+        let module = module(&model, DeviceKind::Flex);
         let mut tokens = tokens(&model);
         tokens.push(Vec::new());
         let batch = module.embed_tokens(&tokens);
@@ -91,15 +90,15 @@ fn a_batch_gives_what_its_texts_give_alone_and_padding_changes_nothing() {
 fn names_of_old_files_and_half_precision_fill_the_module() {
     let model = SmallModel::write(FAMILIES[0]);
     let tokens = tokens(&model);
-    let expected = module(&model, &Device::flex()).embed_tokens(&tokens);
+    let expected = module(&model, DeviceKind::Flex).embed_tokens(&tokens);
     model.rename_tensors(|name| {
         let old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
         format!("bert.{old}")
     });
-    let found = module(&model, &Device::flex()).embed_tokens(&tokens);
+    let found = module(&model, DeviceKind::Flex).embed_tokens(&tokens);
     assert_close(&found, &expected, 1e-6, "old names");
     model.rewrite_as(safetensors::Dtype::BF16);
-    let found = module(&model, &Device::flex()).embed_tokens(&tokens);
+    let found = module(&model, DeviceKind::Flex).embed_tokens(&tokens);
     assert_close(&found, &expected, 0.05, "half precision");
 }
 
@@ -107,10 +106,10 @@ fn names_of_old_files_and_half_precision_fill_the_module() {
 fn a_file_that_does_not_fill_the_module_is_refused() {
     let model = SmallModel::write(FAMILIES[0]);
     model.edit("config.json", r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 3"#);
-    let error = EncoderModule::load(model.folder(), &Device::flex()).expect_err("a layer is missing").to_string();
+    let error = EncoderModule::load(model.folder(), DeviceKind::Flex).expect_err("a layer is missing").to_string();
     assert!(error.contains("`layers.2."), "{error}");
     let model = SmallModel::write(FAMILIES[0]);
     model.edit("config.json", r#""hidden_size": 48"#, r#""hidden_size": 96"#);
-    let error = EncoderModule::load(model.folder(), &Device::flex()).expect_err("other sizes").to_string();
+    let error = EncoderModule::load(model.folder(), DeviceKind::Flex).expect_err("other sizes").to_string();
     assert!(error.contains("expected"), "{error}");
 }
