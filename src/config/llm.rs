@@ -1,4 +1,5 @@
-//! `[escalate.llm]`: what the LLM tier may do and spend. Plain data with defaults; `faults` tells all that is wrong with it at once.
+//! `[escalate.llm]`: what the LLM tier may do and spend. Plain data with defaults; `faults` tells all that is wrong with it
+//! at once.
 
 use std::fmt;
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::package::{self, TunedReference};
 use super::*;
+use crate::model::climb::Unseen;
 use crate::model::dataset::{Dataset, Example};
 use crate::model::encoder::Cpu;
 use crate::model::encoder::small_model::{FAMILIES, SmallModel};
@@ -11,6 +12,7 @@ use crate::model::encoder::tune::{TuneSettings, Tuner};
 use crate::model::head;
 use crate::model::package::sha256;
 use crate::model::train::TrainSettings;
+use crate::model::validation::Splits;
 use crate::record::{Kind, LogLine};
 
 fn dataset() -> Dataset {
@@ -122,5 +124,28 @@ fn more_layers_than_there_are_cannot_be_trained_on() {
         let fine_tune = FineTune { folder: model.folder().to_owned(), layers, epochs: 1 };
         let error = train_deep(&dataset(), &settings(), &encoder(&model), Some(&fine_tune), &mut |_| {});
         assert!(matches!(error, Err(DeepTrainError::Layers { layers: 2, .. })));
+    }
+}
+
+#[test]
+fn every_row_is_asked_about_once_in_both_precisions_by_models_that_did_not_see_it() {
+    let model = SmallModel::write(FAMILIES[2]);
+    let int8 = Encoder::load(model.folder(), Precision::Int8).expect("a good folder");
+    let encoders = [encoder(&model), Arc::new(int8)];
+    let dataset = dataset();
+    let splits = Splits::parts(&dataset, 3, 1);
+    let unseen = Unseen::of_training(&dataset, &settings(), &splits, &encoders, None, &mut |_, _| {});
+    let unseen = unseen.expect("good rows");
+    let mut rows = unseen.rows.clone();
+    rows.sort_unstable();
+    assert!(rows.into_iter().eq(0..90));
+    let summaries = unseen.summaries();
+    assert_eq!(summaries.iter().map(|(tier, _)| *tier).collect::<Vec<_>>(), ["fast", "encoder, f32", "encoder, int8"]);
+    for (tier, summary) in summaries {
+        assert!(summary.rows == 90 && summary.accuracy > 0.8, "{tier}: {summary:?}");
+    }
+    for tier in &unseen.tiers {
+        let labels = tier.outcomes.iter().flatten().map(|outcome| outcome.label);
+        assert!(labels.eq(unseen.rows.iter().map(|row| row % 3)), "{}", tier.tier);
     }
 }
