@@ -2,8 +2,8 @@
 //!
 //!     cargo bench --bench encoder -- FOLDER --table         a table of the usual shapes
 //!
-//! Without `--table` it reads lines `PRECISION THREADS BATCH LENGTH SECONDS` and answers each with a number, so that
-//! another program (`peers/encoder.py`) can measure by turns.
+//! Without `--table` it reads lines `WHAT THREADS BATCH LENGTH SECONDS` and answers each with a number, so that another
+//! program (`peers/encoder.py`) can measure by turns. `WHAT` is f32, int8, or burn: the plain Burn module on flex.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its result")]
 
@@ -12,25 +12,25 @@ use std::io::{BufRead, Write, stdin, stdout};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use triaged::model::{Cpu, Encoder, EncoderPrecision, InstructionSet};
+use triaged::config::DeviceKind;
+use triaged::model::{Cpu, Encoder, EncoderModule, EncoderPrecision, InstructionSet};
 
 const SHAPES: [(usize, usize); 6] = [(1, 16), (1, 64), (1, 256), (8, 64), (16, 128), (32, 32)];
 
+const NAMES: [&str; 3] = ["f32", "int8", "burn"];
+
 struct Bench {
     encoders: [Encoder; 2],
+    module: EncoderModule,
     pools: HashMap<usize, rayon::ThreadPool>,
 }
 
 impl Bench {
-    fn tokens_per_second(
-        &mut self,
-        precision: usize,
-        threads: usize,
-        batch: usize,
-        length: usize,
-        time: Duration,
-    ) -> f64 {
-        let encoder = &self.encoders[precision];
+    fn tokens_per_second(&mut self, what: usize, threads: usize, batch: usize, length: usize, time: Duration) -> f64 {
+        let embed = |sequences: &[Vec<u32>]| match self.encoders.get(what) {
+            Some(encoder) => encoder.embed_tokens(sequences).expect("good tokens"),
+            None => self.module.embed_tokens(sequences),
+        };
         let sequences: Vec<Vec<u32>> = (0..batch)
             .map(|row| (0..length).map(|at| 1000 + ((row * 7919 + at * 104_729) % 28_000) as u32).collect())
             .collect();
@@ -39,11 +39,11 @@ impl Bench {
             .entry(threads)
             .or_insert_with(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
         pool.install(|| {
-            encoder.embed_tokens(&sequences).expect("good tokens");
+            embed(&sequences);
             let mut rounds = 0;
             let start = Instant::now();
             while start.elapsed() < time {
-                encoder.embed_tokens(&sequences).expect("good tokens");
+                embed(&sequences);
                 rounds += 1;
             }
             (rounds * batch * length) as f64 / start.elapsed().as_secs_f64()
@@ -68,8 +68,11 @@ fn main() {
         None => Cpu::best(),
     };
     let load = |precision| Encoder::load_on(&folder, precision, cpu).expect("a good folder");
-    let mut bench =
-        Bench { encoders: [load(EncoderPrecision::F32), load(EncoderPrecision::Int8)], pools: HashMap::new() };
+    let mut bench = Bench {
+        encoders: [load(EncoderPrecision::F32), load(EncoderPrecision::Int8)],
+        module: EncoderModule::load(&folder, DeviceKind::Flex).expect("a good folder"),
+        pools: HashMap::new(),
+    };
     if mode == "--embed" {
         let texts: Vec<String> = stdin().lock().lines().collect::<Result<_, _>>().expect("texts");
         for encoder in &bench.encoders {
@@ -81,11 +84,11 @@ fn main() {
     }
     if mode == "--table" {
         println!("{:?}", cpu.instruction_set());
-        for (precision, name) in ["f32", "int8"].into_iter().enumerate() {
+        for (what, name) in NAMES.into_iter().enumerate() {
             for threads in [1, 2] {
                 print!("{name:5} {threads}");
                 for (batch, length) in SHAPES {
-                    let speed = bench.tokens_per_second(precision, threads, batch, length, Duration::from_millis(400));
+                    let speed = bench.tokens_per_second(what, threads, batch, length, Duration::from_millis(400));
                     print!("  {batch}×{length} {speed:8.0}");
                 }
                 println!();
@@ -98,8 +101,8 @@ fn main() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| fields[at].parse::<usize>().expect("a number");
         let time = Duration::from_secs_f64(fields[4].parse().expect("seconds"));
-        let precision = usize::from(fields[0] == "int8");
-        let speed = bench.tokens_per_second(precision, number(1), number(2), number(3), time);
+        let what = NAMES.iter().position(|name| *name == fields[0]).expect("f32, int8 or burn");
+        let speed = bench.tokens_per_second(what, number(1), number(2), number(3), time);
         println!("{speed}");
         stdout().flush().expect("standard output");
     }

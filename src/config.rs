@@ -16,6 +16,7 @@ mod fault;
 mod feedback;
 mod kafka;
 mod layers;
+pub mod llm;
 mod reader;
 mod secret;
 mod settings;

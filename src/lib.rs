@@ -58,6 +58,7 @@ pub mod ops;
 pub mod record;
 
 pub mod config;
+mod https;
 pub mod metrics;
 pub mod readiness;
 pub mod supervisor;

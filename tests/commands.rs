@@ -65,6 +65,7 @@ fn every_command_explains_itself() {
         "evaluate",
         "compare",
         "model",
+        "model fetch",
         "report",
     ];
     for command in commands {

@@ -19,6 +19,7 @@ mod drift;
 mod escalation;
 mod faults;
 mod feedback;
+mod fetch;
 mod forecasts;
 mod llm;
 mod operation;

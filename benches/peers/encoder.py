@@ -1,12 +1,13 @@
-"""The encoder beside ONNX Runtime on the same weights and shapes: tokens a second in f32 and int8.
+"""The encoder beside ONNX Runtime and the plain Burn module on the same weights and shapes: tokens a second.
 
     pip install numpy onnx onnxruntime
     cargo bench --no-run --bench encoder        # prints the path of the program
     python benches/peers/encoder.py --bench target/release/deps/encoder-... --model all-MiniLM-L6-v2
 
 The ONNX graph is built from the model's safetensors with the fused operators that ONNX Runtime's own transformer
-optimiser ends with (Attention, SkipLayerNormalization, BiasGelu); int8 is `quantize_dynamic` of it. All four are
-measured by turns, round by round, and the medians are compared. `--check` compares the embeddings instead.
+optimiser ends with (Attention, SkipLayerNormalization, BiasGelu); int8 is `quantize_dynamic` of it. All five
+(Burn only in f32, on flex) are measured by turns, round by round, and the medians are compared. `--check` compares the
+embeddings instead.
 """
 
 import argparse
@@ -150,6 +151,8 @@ def measure(arguments, graphs):
                     time.sleep(0.02)
                     speed = encoder.tokens_per_second(precision, threads, batch, length, arguments.seconds)
                     results.setdefault((f"triaged {precision}", batch, length), []).append(speed)
+                speed = encoder.tokens_per_second("burn", threads, batch, length, arguments.seconds)
+                results.setdefault(("Burn f32", batch, length), []).append(speed)
         median = {key: statistics.median(speeds) for key, speeds in results.items()}
         for precision in peers:
             for who in ("ONNX Runtime", "triaged"):
@@ -160,6 +163,10 @@ def measure(arguments, graphs):
                 for batch, length in SHAPES
             ]
             print(f"| ratio {precision} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |", flush=True)
+        burn = [median["Burn f32", batch, length] for batch, length in SHAPES]
+        print("| Burn f32, plain module | " + " | ".join(f"{speed:,.0f}" for speed in burn) + " |")
+        ratios = [median["triaged f32", *shape] / speed for shape, speed in zip(SHAPES, burn)]
+        print("| ratio f32 to Burn | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |", flush=True)
 
 
 def check(arguments, graphs):

@@ -84,7 +84,17 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
     let texts: Vec<String> = dataset.examples[..rows].iter().map(|example| example.record.text().to_owned()).collect();
     let tier = Arc::new(LlmTier::try_new(config.escalate.llm.clone())?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(ask_all(&tier, &Arc::new(labels), arguments.kind, texts, &mut said));
+    let outcomes = runtime.block_on(ask_all(&tier, &Arc::new(labels), arguments.kind, texts));
+    for (said, outcome) in said.iter_mut().zip(outcomes) {
+        match outcome {
+            Some(LlmOutcome::Answer(answer)) => {
+                said.llm = Some(answer.label.to_string());
+                said.stated = answer.stated;
+            }
+            Some(LlmOutcome::NoAnswer(why)) => said.no_answer = Some(why.as_str()),
+            None => {}
+        }
+    }
 
     let pairs = said.iter().enumerate().map(|(row, said)| Pair {
         row: row + 1,
@@ -122,12 +132,18 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Asks about all rows; the tier itself keeps to its limits.
-async fn ask_all(tier: &Arc<LlmTier>, labels: &Arc<LabelSet>, kind: Kind, texts: Vec<String>, said: &mut [Said]) {
+/// Asks about all texts; the tier itself keeps to its limits.
+pub(super) async fn ask_all(
+    tier: &Arc<LlmTier>,
+    labels: &Arc<LabelSet>,
+    kind: Kind,
+    texts: Vec<String>,
+) -> Vec<Option<LlmOutcome>> {
     /// Rows that wait for the tier at a time.
     const WAITING: usize = 64;
     let bar = progress_bar();
     bar.set_length(texts.len() as u64);
+    let mut outcomes = vec![None; texts.len()];
     let mut asked = JoinSet::new();
     let mut texts = texts.into_iter().enumerate();
     loop {
@@ -142,16 +158,11 @@ async fn ask_all(tier: &Arc<LlmTier>, labels: &Arc<LabelSet>, kind: Kind, texts:
             });
         }
         let Some(Ok((row, outcome))) = asked.join_next().await else { break };
-        match outcome {
-            LlmOutcome::Answer(answer) => {
-                said[row].llm = Some(answer.label.to_string());
-                said[row].stated = answer.stated;
-            }
-            LlmOutcome::NoAnswer(why) => said[row].no_answer = Some(why.as_str()),
-        }
+        outcomes[row] = Some(outcome);
         bar.inc(1);
     }
     bar.finish_and_clear();
+    outcomes
 }
 
 fn write_mismatches(path: &std::path::Path, agreement: &Agreement, truth: &[&str]) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! `triaged evaluate`: what a model is worth on labelled rows, or what training would make of them.
 
+mod tiers;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write, stdout};
 use std::path::{Path, PathBuf};
@@ -24,7 +26,8 @@ use super::{Globals, write_json};
 #[command(after_long_help = "Examples:\n  \
                              triaged evaluate --model builtin:tickets --data held-out.jsonl --predictions out.jsonl\n  \
                              triaged evaluate --compare models/old models/new --data held-out.jsonl\n  \
-                             triaged evaluate --cross-validate 5 --kind ticket --data tickets.jsonl")]
+                             triaged evaluate --cross-validate 5 --kind ticket --data tickets.jsonl\n  \
+                             triaged evaluate --model models/deep --encoder models/minilm --data held-out.jsonl")]
 pub(super) struct Arguments {
     /// Model package: a folder, builtin:NAME or registry:NAME
     #[arg(long, value_name = "MODEL", required_unless_present_any = ["compare", "cross_validate"])]
@@ -46,6 +49,19 @@ pub(super) struct Arguments {
     #[arg(long, requires = "cross_validate")]
     kind: Option<Kind>,
 
+    /// Encoder that the model was trained over, or is to be with --cross-validate: what the fast model and the encoder, in
+    /// f32 and in int8, are each worth, and what each tier of the climb decides, with the LLM if escalate.llm is enabled
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["compare", "predictions"])]
+    encoder: Option<PathBuf>,
+
+    /// With --cross-validate and --encoder: train this many of its last layers on
+    #[arg(long, value_name = "LAYERS", requires = "encoder", requires = "cross_validate")]
+    fine_tune: Option<usize>,
+
+    /// With --fine-tune: how often each text is seen at most
+    #[arg(long, value_name = "EPOCHS", requires = "fine_tune", default_value_t = 4)]
+    epochs: usize,
+
     /// With --cross-validate: decides how rows are dealt to parts
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -63,6 +79,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
+    if let Some(encoder) = &arguments.encoder {
+        return tiers::run(&arguments, encoder, globals);
+    }
     if let Some(parts) = arguments.cross_validate {
         return validate_training(&arguments, parts, globals);
     }

@@ -1,4 +1,6 @@
-//! `triaged model`: the versions of the registry, and which of them is in use.
+//! `triaged model`: the versions of the registry, and which of them is in use; and encoders from elsewhere.
+
+mod fetch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use crate::model::{Registry, Version};
 
 use super::{Globals, UsageError, write_json};
 
-/// List, promote or take back trained versions
+/// List, promote or take back trained versions; fetch an encoder
 ///
 /// The registry is the folder `model.registry`; `model.ticket = "registry:NAME"` uses the version of NAME that was
 /// promoted last. A daemon reads it when it starts.
@@ -17,7 +19,8 @@ use super::{Globals, UsageError, write_json};
 #[command(after_long_help = "Examples:\n  \
                              triaged model list\n  \
                              triaged model promote tickets 0003\n  \
-                             triaged model rollback tickets")]
+                             triaged model rollback tickets\n  \
+                             triaged model fetch minilm")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -46,9 +49,13 @@ enum Action {
         /// Name of the model
         name: String,
     },
+    Fetch(fetch::Arguments),
 }
 
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
+    if let Action::Fetch(arguments) = arguments.action {
+        return fetch::run(arguments, globals);
+    }
     let folder = match arguments.registry {
         Some(folder) => folder,
         None => globals
@@ -68,6 +75,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
             let version = registry.rollback(&name)?;
             tell(&name, &version, globals)
         }
+        Action::Fetch(_) => unreachable!("it needs no registry and was run above"),
     }
 }
 

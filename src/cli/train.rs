@@ -13,11 +13,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::config::{DeviceKind, parse_duration};
 use crate::model::dataset::{Columns, Dataset, Leakage};
 use crate::model::train::{DEFAULT_TIME_BUDGET, Progress, TrainSettings, Trained, train};
-use crate::model::{DeepProgress, Encoder, EncoderPrecision, train_deep};
+use crate::model::{DeepProgress, Encoder, EncoderPrecision, FineTune, train_deep};
 use crate::record::Kind;
 
 use super::evaluate::write_report;
-use super::{Globals, write_json};
+use super::{Globals, UsageError, write_json};
 
 /// Suspects and conflicts that are listed; `--json` lists all.
 const SUSPECTS_SHOWN: usize = 10;
@@ -84,6 +84,15 @@ pub(super) struct Arguments {
     /// the package holds a head over its embeddings and the fast model
     #[arg(long, value_name = "FOLDER")]
     encoder: Option<PathBuf>,
+
+    /// With --encoder: train this many of its last layers on, for each fold and at the end; they are used if validation
+    /// says that they help. Takes minutes to hours
+    #[arg(long, value_name = "LAYERS", requires = "encoder", conflicts_with = "from_feedback")]
+    fine_tune: Option<usize>,
+
+    /// With --fine-tune: how often each text is seen at most
+    #[arg(long, value_name = "EPOCHS", requires = "fine_tune", default_value_t = 4)]
+    epochs: usize,
 
     /// Store the confidence at which this share of decisions was right in validation, such as 0.99
     #[arg(long)]
@@ -158,7 +167,8 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
     let held_out = arguments.held_out.as_deref().map(read_held_out).transpose()?;
     let leakage = held_out.map(|rows| dataset.leakage(&rows));
     if let Some(folder) = &arguments.encoder {
-        return run_deep(globals, &dataset, &settings, folder, out_folder);
+        let fine_tune = arguments.fine_tune.map(|layers| fine_tune(folder, layers, arguments.epochs)).transpose()?;
+        return run_deep(globals, &dataset, &settings, folder, fine_tune.as_ref(), out_folder);
     }
     let bar = progress_bar();
     let trained = train(&dataset, &settings, &mut |progress| show(&bar, &progress))?;
@@ -187,24 +197,13 @@ fn run_deep(
     dataset: &Dataset,
     settings: &TrainSettings,
     folder: &Path,
+    fine_tune: Option<&FineTune>,
     out_folder: &Path,
 ) -> anyhow::Result<()> {
     // In f32, so that the head does not depend on the processor that it was trained on.
     let encoder = Encoder::load(folder, EncoderPrecision::F32)?;
     let bar = progress_bar();
-    let trained = train_deep(dataset, settings, &encoder, &mut |progress| match progress {
-        DeepProgress::Fast(progress) => show(&bar, &progress),
-        DeepProgress::Embedding { done, of } => {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-            bar.set_message("texts read by the encoder");
-        }
-        DeepProgress::Head { done, of, best } => {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-            bar.set_message(format!("head, accuracy {best:.4}"));
-        }
-    })?;
+    let trained = train_deep(dataset, settings, &encoder, fine_tune, &mut |progress| show_deep(&bar, &progress))?;
     bar.finish_and_clear();
     trained.write(out_folder)?;
     if globals.json {
@@ -226,6 +225,26 @@ fn run_deep(
     )?;
     writeln!(out, "{} written after {:.1} s", out_folder.display(), trained.seconds)?;
     Ok(())
+}
+
+/// The settings of fine-tuning, checked as far as the command line goes.
+pub(super) fn fine_tune(folder: &Path, layers: usize, epochs: usize) -> anyhow::Result<FineTune> {
+    match epochs {
+        1..=100 => Ok(FineTune { folder: folder.to_owned(), layers, epochs }),
+        _ => Err(UsageError(format!("--epochs {epochs}: 1 to 100 are possible")).into()),
+    }
+}
+
+pub(super) fn show_deep(bar: &ProgressBar, progress: &DeepProgress) {
+    let (done, of, message) = match progress {
+        DeepProgress::Fast(progress) => return show(bar, progress),
+        DeepProgress::Embedding { done, of } => (done, of, "texts read by the encoder".to_owned()),
+        DeepProgress::Tuning { done, of } => (done, of, "texts trained on".to_owned()),
+        DeepProgress::Head { done, of, best } => (done, of, format!("head, accuracy {best:.4}")),
+    };
+    bar.set_length(*of as u64);
+    bar.set_position(*done as u64);
+    bar.set_message(message);
 }
 
 fn write_result(
@@ -343,6 +362,10 @@ fn command_line(arguments: &Arguments) -> String {
     }
     if let Some(encoder) = &arguments.encoder {
         add("encoder", &short_path(encoder));
+    }
+    if let Some(layers) = &arguments.fine_tune {
+        add("fine-tune", layers);
+        add("epochs", &arguments.epochs);
     }
     if let Some(precision) = arguments.target_precision {
         add("target-precision", &precision);

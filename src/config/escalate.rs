@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::escalate::llm::{
+use super::llm::{
     Api, BreakerSettings, BudgetSettings, Calibration, Isotonic, LlmSettings, OutputLimit, RateSettings, ReplyFormat,
     RetrySettings,
 };

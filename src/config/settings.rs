@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::record::{Kind, Priority};
 
+use super::llm::LlmSettings;
 use super::secret::Secret;
 
 /// Everything that the daemon is told from outside.
@@ -270,7 +271,7 @@ pub struct EscalateSettings {
     /// Folders of the heads that were trained over the encoder.
     pub ticket: Option<String>,
     pub log: Option<String>,
-    pub llm: crate::escalate::llm::LlmSettings,
+    pub llm: LlmSettings,
 }
 
 impl EscalateSettings {

@@ -31,20 +31,18 @@ mod prompt;
 mod rate;
 mod reply;
 mod retry;
-mod settings;
 mod tier;
 mod transport;
 
+pub use crate::config::llm::{
+    Api, BreakerSettings, BudgetSettings, Calibration, Example, Isotonic, LlmSettings, OutputLimit, RateSettings,
+    ReplyFormat, RetrySettings, SettingFault,
+};
 pub use agreement::{Agreement, Confusion, LabelAgreement, Mismatch, Pair};
 pub use budget::Spent;
-pub use calibration::{Calibration, Isotonic};
 pub use client::BuildError;
 pub use injection::Suspicion;
 pub use labels::{Label, LabelError, LabelSet};
 pub use mask::{Masked, mask};
 pub use outcome::{Answer, LlmOutcome, NoAnswer, Question, Usage};
-pub use settings::{
-    Api, BreakerSettings, BudgetSettings, Example, LlmSettings, OutputLimit, RateSettings, ReplyFormat, RetrySettings,
-    SettingFault,
-};
 pub use tier::{LlmTier, Status};

@@ -9,15 +9,20 @@
 mod error;
 mod forward;
 mod layers;
+mod module;
 mod plan;
 mod pooling;
 mod settings;
+#[cfg(test)]
+pub(crate) mod small_model;
 mod tensors;
 #[cfg(test)]
 mod tests;
 mod tokens;
+pub(crate) mod tune;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -32,6 +37,7 @@ pub use super::kernels::{Cpu, InstructionSet};
 use super::kernels::{Engine, Team, with_team};
 pub use error::EncoderError;
 pub use layers::Precision;
+pub use module::EncoderModule;
 pub use settings::{Family, Pooling};
 
 /// A loaded model. Shared by all threads.
@@ -45,6 +51,14 @@ pub struct Encoder {
     cpu: Cpu,
     /// Memory of passes that are over, for the next ones.
     workspaces: Mutex<Vec<Workspace>>,
+}
+
+/// A linear layer over a summary, as training on left it.
+#[derive(Debug, Clone)]
+pub(crate) struct Classifier {
+    /// Three times the dimension × classes.
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 impl fmt::Debug for Encoder {
@@ -145,13 +159,18 @@ impl Encoder {
 
     /// As `embed`, of texts that are tokens already. No tokens give a row of zeros.
     pub fn embed_tokens<T: AsRef<[u32]> + Sync>(&self, sequences: &[T]) -> Result<Vec<f32>, EncoderError> {
-        let Settings { pooling, unit_length, .. } = self.settings;
-        self.read(sequences, self.dimension(), |workspace, rows, target| {
-            pooling::pool(&workspace.states, rows, pooling, target);
-            if unit_length {
-                pooling::to_unit_length(target);
-            }
-        })
+        let Settings { pooling, unit_length, layers, .. } = self.settings;
+        self.read(
+            sequences,
+            layers,
+            |_| self.dimension(),
+            |workspace, rows, target| {
+                pooling::pool(&workspace.states, rows, pooling, target);
+                if unit_length {
+                    pooling::to_unit_length(target);
+                }
+            },
+        )
     }
 
     /// For each text three rows of `dimension()` numbers one after another: mean, first token, and maximum of the last
@@ -163,36 +182,109 @@ impl Encoder {
     /// As `summarise`, of texts that are tokens already.
     pub fn summarise_tokens<T: AsRef<[u32]> + Sync>(&self, sequences: &[T]) -> Result<Vec<f32>, EncoderError> {
         let width = self.dimension();
-        self.read(sequences, 3 * width, |workspace, rows, target| {
-            for (target, pooling) in target.chunks_exact_mut(width).zip([Pooling::Mean, Pooling::Cls, Pooling::Max]) {
-                pooling::pool(&workspace.states, rows.clone(), pooling, target);
-            }
-        })
+        self.read(
+            sequences,
+            self.settings.layers,
+            |_| 3 * width,
+            |workspace, rows, target| {
+                for (target, pooling) in target.chunks_exact_mut(width).zip([Pooling::Mean, Pooling::Cls, Pooling::Max])
+                {
+                    pooling::pool(&workspace.states, rows.clone(), pooling, target);
+                }
+            },
+        )
     }
 
-    /// Runs all sequences through the model and calls `pool` for the rows of each and its part of the result.
+    /// The rows of all tokens after the first `layers` layers, text after text: what the layers above read.
+    pub(crate) fn states_after<T: AsRef<[u32]> + Sync>(
+        &self,
+        layers: usize,
+        sequences: &[T],
+    ) -> Result<Vec<f32>, EncoderError> {
+        let width = self.dimension();
+        self.read(
+            sequences,
+            layers,
+            |tokens| tokens * width,
+            |workspace, rows, target| {
+                for (target, row) in target.chunks_exact_mut(width).zip(rows) {
+                    target.copy_from_slice(workspace.states.row(row));
+                }
+            },
+        )
+    }
+
+    /// This encoder with its last `layers` layers as they are in `content`, a safetensors file that `path` names in
+    /// errors, and the classifier in it. All else is shared.
+    pub(crate) fn with_tuned_layers(
+        &self,
+        layers: usize,
+        classes: usize,
+        path: &Path,
+        content: Vec<u8>,
+    ) -> Result<(Encoder, Classifier), EncoderError> {
+        if layers == 0 || layers > self.settings.layers {
+            let problem = format!("has {layers} layers; the encoder has {}", self.settings.layers);
+            return Err(EncoderError::Unsupported { path: path.to_owned(), problem });
+        }
+        let file = WeightsFile::new(path, content);
+        let tensors = file.tensors(tune::CLASSIFIER_WEIGHT, &[""])?;
+        let classifier = Classifier {
+            weight: tensors.get(tune::CLASSIFIER_WEIGHT, &[3 * self.dimension(), classes])?,
+            bias: tensors.get(tune::CLASSIFIER_BIAS, &[classes])?,
+        };
+        let encoder = Encoder {
+            name: self.name.clone(),
+            sha256: self.sha256.clone(),
+            settings: self.settings.clone(),
+            precision: self.precision,
+            layers: self.layers.with_last(&file, &self.settings, self.precision, layers)?,
+            splitter: self.splitter.clone(),
+            cpu: self.cpu,
+            workspaces: Mutex::default(),
+        };
+        Ok((encoder, classifier))
+    }
+
+    /// How many layers there are.
+    pub fn layers(&self) -> usize {
+        self.settings.layers
+    }
+
+    /// Runs all sequences through the first `layers` layers and calls `pool` for the rows of each and its part of the
+    /// result, which has the `size` that follows from the number of tokens.
     fn read<T: AsRef<[u32]> + Sync>(
         &self,
         sequences: &[T],
-        width: usize,
-        pool: impl Fn(&Workspace, std::ops::Range<usize>, &mut [f32]) + Sync,
+        layers: usize,
+        size: impl Fn(usize) -> usize,
+        pool: impl Fn(&Workspace, Range<usize>, &mut [f32]) + Sync,
     ) -> Result<Vec<f32>, EncoderError> {
         for (number, tokens) in sequences.iter().enumerate() {
             self.check(number, tokens.as_ref())?;
         }
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.as_ref().len()).collect();
         let plan = Plan::new(&lengths, rayon::current_num_threads());
-        let mut result = vec![0.0; sequences.len() * width];
+        let mut end = 0;
+        let parts: Vec<Range<usize>> = lengths
+            .iter()
+            .map(|length| {
+                let start = end;
+                end += size(*length);
+                start..end
+            })
+            .collect();
+        let mut result = vec![0.0; end];
         let target = Mutex::new(&mut result);
         let run = |pass: &[usize], team: &Team| {
             let mut workspace =
                 self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
             let inputs: Vec<&[u32]> = pass.iter().map(|&sequence| sequences[sequence].as_ref()).collect();
-            workspace.run(Engine { cpu: self.cpu, team }, &self.layers, &self.settings, &inputs);
+            workspace.run(Engine { cpu: self.cpu, team }, &self.layers, layers, &self.settings, &inputs);
             {
                 let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
                 for (&sequence, rows) in pass.iter().zip(&workspace.sequences) {
-                    pool(&workspace, rows.clone(), &mut target[sequence * width..][..width]);
+                    pool(&workspace, rows.clone(), &mut target[parts[sequence].clone()]);
                 }
             }
             self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);

@@ -56,8 +56,8 @@ pub enum PackageError {
     Write { path: PathBuf, source: io::Error },
     #[error("{} exists and is not a model package; choose another folder or remove it", .0.display())]
     Occupied(PathBuf),
-    #[error("{} has {bytes} bytes; a package's file has at most {MAX_FILE_BYTES}", .path.display())]
-    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("{} has {bytes} bytes; it may have at most {limit}", .path.display())]
+    TooLarge { path: PathBuf, bytes: u64, limit: u64 },
     #[error("{place}: the manifest cannot be read")]
     Manifest { place: String, source: serde_json::Error },
     #[error("{place}: format version {found}; this program reads version {FORMAT_VERSION}")]
@@ -277,12 +277,8 @@ pub(crate) fn write_folder(out: &Path, mark: &str, files: &[(String, Vec<u8>)]) 
         let path = path.to_owned();
         move |source| PackageError::Write { path, source }
     };
-    if out.exists() && !out.join(mark).exists() && fs::read_dir(out).map_or(true, |mut files| files.next().is_some()) {
-        return Err(PackageError::Occupied(out.to_owned()));
-    }
-    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let sibling = |role: &str| out.with_file_name(format!(".{name}.{role}-{}", std::process::id()));
-    let (fresh, old) = (sibling("new"), sibling("old"));
+    check_free(out, mark)?;
+    let fresh = sibling(out, "new");
     let write_all = || -> Result<(), PackageError> {
         fs::create_dir_all(&fresh).map_err(failed(&fresh))?;
         for (path, bytes) in files {
@@ -292,23 +288,51 @@ pub(crate) fn write_folder(out: &Path, mark: &str, files: &[(String, Vec<u8>)]) 
             }
             write_durably(&path, bytes).map_err(failed(&path))?;
         }
-        // A folder cannot be renamed over a full one, so the old package steps aside first.
-        if out.exists() {
-            fs::rename(out, &old).map_err(failed(&old))?;
-        }
-        fs::rename(&fresh, out).map_err(failed(out))
+        put_in_place(&fresh, out, mark)
     };
     let written = write_all();
     if written.is_err() {
-        // The first error is the one to report; these two only tidy up after it.
+        // The first error is the one to report; this only tidies up after it.
         fs::remove_dir_all(&fresh).ok();
-        if !out.exists() {
-            fs::rename(&old, out).ok();
-        }
-    } else if old.exists() {
-        fs::remove_dir_all(&old).map_err(failed(&old))?;
     }
     written
+}
+
+/// Makes the folder `fresh`, which lies on the same disk, the folder `out`. A folder that is there gives way when it is
+/// empty or holds `mark`, and is there again if that fails.
+pub(crate) fn put_in_place(fresh: &Path, out: &Path, mark: &str) -> Result<(), PackageError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PackageError::Write { path, source }
+    };
+    check_free(out, mark)?;
+    let old = sibling(out, "old");
+    // A folder cannot be renamed over a full one, so the old package steps aside first.
+    if out.exists() {
+        fs::rename(out, &old).map_err(failed(&old))?;
+    }
+    if let Err(source) = fs::rename(fresh, out) {
+        // The first error is the one to report; this only brings back what was there.
+        fs::rename(&old, out).ok();
+        return Err(failed(out)(source));
+    }
+    match old.exists() {
+        true => fs::remove_dir_all(&old).map_err(failed(&old)),
+        false => Ok(()),
+    }
+}
+
+fn check_free(out: &Path, mark: &str) -> Result<(), PackageError> {
+    if out.exists() && !out.join(mark).exists() && fs::read_dir(out).map_or(true, |mut files| files.next().is_some()) {
+        return Err(PackageError::Occupied(out.to_owned()));
+    }
+    Ok(())
+}
+
+/// A hidden folder beside `out`, for this process alone.
+fn sibling(out: &Path, role: &str) -> std::path::PathBuf {
+    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    out.with_file_name(format!(".{name}.{role}-{}", std::process::id()))
 }
 
 #[derive(Deserialize)]
@@ -361,10 +385,14 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
+    read_up_to(path, MAX_FILE_BYTES)
+}
+
+pub(crate) fn read_up_to(path: &Path, limit: u64) -> Result<Vec<u8>, PackageError> {
     let failed = |source| PackageError::Read { path: path.to_owned(), source };
     let bytes = fs::metadata(path).map_err(failed)?.len();
-    if bytes > MAX_FILE_BYTES {
-        return Err(PackageError::TooLarge { path: path.to_owned(), bytes });
+    if bytes > limit {
+        return Err(PackageError::TooLarge { path: path.to_owned(), bytes, limit });
     }
     fs::read(path).map_err(failed)
 }

@@ -21,6 +21,41 @@ pub struct CrossValidated {
     pub accuracies: Vec<f64>,
 }
 
+/// Rows to train on and rows to predict, several times.
+#[derive(Debug, Clone)]
+pub struct Splits {
+    pub splits: Vec<(Vec<usize>, Vec<usize>)>,
+    /// How the rows are kept unseen.
+    pub method: String,
+}
+
+impl Splits {
+    /// Deals the rows to `folds` parts; each is predicted once, by what the others teach.
+    pub fn parts(dataset: &Dataset, folds: usize, seed: u64) -> Splits {
+        let fold_of = stratified_folds(&class_numbers(dataset), folds, seed);
+        let splits = (0..folds).map(|fold| (0..fold_of.len()).partition(|&row| fold_of[row] != fold)).collect();
+        Splits { splits, method: format!("{folds}-fold cross-validation of the whole training, seed {seed}") }
+    }
+
+    /// Draws `per_label` rows of each label, `draws` times; all others are predicted.
+    pub fn draws(dataset: &Dataset, per_label: usize, draws: usize, seed: u64) -> Splits {
+        let labels = class_numbers(dataset);
+        let splits = (0..draws as u64)
+            .map(|draw| {
+                let mut taken = HashMap::new();
+                let mut chosen = vec![false; labels.len()];
+                for row in shuffled(&labels, seed + draw) {
+                    let taken = taken.entry(labels[row]).or_insert(0);
+                    *taken += 1;
+                    chosen[row] = *taken <= per_label;
+                }
+                (0..labels.len()).partition(|&row| chosen[row])
+            })
+            .collect();
+        Splits { splits, method: format!("{draws} draws of {per_label} rows a label, seeds from {seed}") }
+    }
+}
+
 /// Splits the rows into `folds` parts; each part is predicted by a package trained, with its whole choice of settings,
 /// on the other parts.
 pub fn cross_validate(
@@ -29,10 +64,7 @@ pub fn cross_validate(
     folds: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CrossValidated, TrainError> {
-    let fold_of = stratified_folds(&class_numbers(dataset), folds, settings.seed);
-    let splits = (0..folds).map(|fold| (0..fold_of.len()).partition(|&row| fold_of[row] != fold)).collect();
-    let method = format!("{folds}-fold cross-validation of the whole training, seed {}", settings.seed);
-    validate_splits(dataset, settings, splits, &method, progress)
+    validate_splits(dataset, settings, &Splits::parts(dataset, folds, settings.seed), progress)
 }
 
 /// Trains on `per_label` rows of each label, drawn `draws` times, and predicts all others.
@@ -43,28 +75,13 @@ pub fn few_rows(
     draws: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CrossValidated, TrainError> {
-    let labels = class_numbers(dataset);
-    let splits = (0..draws as u64)
-        .map(|draw| {
-            let mut taken = HashMap::new();
-            let mut chosen = vec![false; labels.len()];
-            for row in shuffled(&labels, settings.seed + draw) {
-                let taken = taken.entry(labels[row]).or_insert(0);
-                *taken += 1;
-                chosen[row] = *taken <= per_label;
-            }
-            (0..labels.len()).partition(|&row| chosen[row])
-        })
-        .collect();
-    let method = format!("{draws} draws of {per_label} rows a label, seeds from {}", settings.seed);
-    validate_splits(dataset, settings, splits, &method, progress)
+    validate_splits(dataset, settings, &Splits::draws(dataset, per_label, draws, settings.seed), progress)
 }
 
 fn validate_splits(
     dataset: &Dataset,
     settings: &TrainSettings,
-    splits: Vec<(Vec<usize>, Vec<usize>)>,
-    method: &str,
+    Splits { splits, method }: &Splits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CrossValidated, TrainError> {
     let names = dataset.labels();

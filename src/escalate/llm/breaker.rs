@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::settings::BreakerSettings;
+use crate::config::llm::BreakerSettings;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {

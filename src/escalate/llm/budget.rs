@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use tokio::time::Instant;
 
-use super::settings::BudgetSettings;
+use crate::config::llm::BudgetSettings;
 
 /// The wall clock, read once and then carried on by the monotonic one: setting the clock back does not give a day's
 /// budget twice, and tests can stop it. It drifts by seconds in months.

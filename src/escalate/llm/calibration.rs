@@ -6,28 +6,10 @@
 
 use std::cmp::Ordering;
 
-/// Below 0.85, from which on nobody looks.
-const DEFAULT_CAP: f32 = 0.84;
+use crate::config::llm::{Calibration, Isotonic};
 
 /// With fewer answers than this a fitted map would say what chance said.
 const MIN_ROWS: usize = 50;
-
-/// From what a model says of itself to the share of such answers that is right.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Calibration {
-    /// Taken as it is, up to a cap. For a model whose answers nobody has compared yet.
-    Capped { cap: f32 },
-    /// Log-odds divided by a temperature; above 1 for the overconfident (Guo et al. 2017).
-    Temperature { temperature: f32 },
-    /// A rising line through points that were fitted to compared answers.
-    Isotonic(Isotonic),
-}
-
-impl Default for Calibration {
-    fn default() -> Self {
-        Calibration::Capped { cap: DEFAULT_CAP }
-    }
-}
 
 impl Calibration {
     /// `stated` is between 0 and 1, and so is the result.
@@ -43,36 +25,9 @@ impl Calibration {
             Calibration::Isotonic(isotonic) => isotonic.apply(stated),
         }
     }
-
-    /// The most that answers can reach without having been compared.
-    pub(super) fn uncalibrated_cap(&self) -> f32 {
-        match self {
-            Calibration::Capped { cap } => *cap,
-            Calibration::Temperature { .. } | Calibration::Isotonic(_) => 0.0,
-        }
-    }
-
-    pub(super) fn is_sound(&self) -> bool {
-        match self {
-            Calibration::Capped { cap } => (0.0..=1.0).contains(cap),
-            Calibration::Temperature { temperature } => temperature.is_finite() && *temperature > 0.0,
-            Calibration::Isotonic(isotonic) => isotonic.is_sound(),
-        }
-    }
-}
-
-/// Points (stated, right), both rising and within 0 to 1; straight lines between them, level outside.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Isotonic {
-    points: Vec<(f32, f32)>,
 }
 
 impl Isotonic {
-    /// Points from a configuration; `LlmSettings::faults` tells whether they are sound.
-    pub fn new(points: Vec<(f32, f32)>) -> Self {
-        Isotonic { points }
-    }
-
     /// Pools adjacent violators (Ayer et al. 1955) over answers whose truth is known. `None` when there are too few.
     ///
     /// Each pool counts one more right and one more wrong answer than it has, so that ten right ones are not certainty.
@@ -93,26 +48,16 @@ impl Isotonic {
             pools.push(pool);
         }
         let points = pools.iter().map(|pool| ((pool.stated / pool.rows) as f32, pool.share() as f32)).collect();
-        Some(Isotonic { points })
-    }
-
-    pub fn points(&self) -> &[(f32, f32)] {
-        &self.points
+        Some(Isotonic::new(points))
     }
 
     fn apply(&self, stated: f32) -> f32 {
-        let after = self.points.partition_point(|point| point.0 < stated);
-        match (after.checked_sub(1).and_then(|before| self.points.get(before)), self.points.get(after)) {
+        let after = self.points().partition_point(|point| point.0 < stated);
+        match (after.checked_sub(1).and_then(|before| self.points().get(before)), self.points().get(after)) {
             (Some(&(x0, y0)), Some(&(x1, y1))) => y0 + (y1 - y0) * (stated - x0) / (x1 - x0),
             (Some(&(_, level)), None) | (None, Some(&(_, level))) => level,
             (None, None) => 0.0,
         }
-    }
-
-    fn is_sound(&self) -> bool {
-        let within = self.points.iter().all(|&(x, y)| (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y));
-        let rising = self.points.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
-        !self.points.is_empty() && within && rising
     }
 }
 

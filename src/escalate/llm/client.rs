@@ -8,13 +8,11 @@
 //! `transport` leaves it nothing to write about, but a filter must contain `async_openai=off` all the same, and keep
 //! `hyper`, `hyper_util`, `reqwest`, `rustls` and `h2` above `trace`, which show what goes over the wire.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_openai::Client;
 use async_openai::error::OpenAIError;
 use reqwest::redirect::Policy;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -22,8 +20,9 @@ use super::budget::Tokens;
 use super::endpoint::Endpoint;
 use super::limits::Ending;
 use super::prompt::Prompt;
-use super::settings::LlmSettings;
 use super::transport::Transport;
+use crate::config::llm::LlmSettings;
+use crate::https::{self, TlsError};
 
 /// Connections that nobody uses are kept so long; servers close theirs after a minute or more.
 const IDLE: Duration = Duration::from_secs(50);
@@ -33,10 +32,8 @@ const IDLE: Duration = Duration::from_secs(50);
 pub enum BuildError {
     #[error("the API key holds characters that no HTTP header can")]
     Key,
-    #[error("the system has no root certificates to check the server with")]
-    NoRoots,
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("the proxy's URL cannot be read")]
     Proxy,
     #[error("the HTTP client cannot be set up")]
@@ -135,7 +132,7 @@ impl LlmClient {
     pub(super) fn try_new(settings: &LlmSettings) -> Result<Self, BuildError> {
         let endpoint = Endpoint::try_new(settings)?;
         let mut http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(settings.base_url.starts_with("https:"))?)
+            .tls_backend_preconfigured(https::client_config(settings.base_url.starts_with("https:"))?)
             .connect_timeout(settings.connect_timeout)
             .timeout(settings.request_timeout)
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
@@ -159,20 +156,6 @@ impl LlmClient {
         })?;
         completion(response.get())
     }
-}
-
-/// With ring, as the ClickHouse client has it, and the system's certificates.
-fn tls(encrypted: bool) -> Result<ClientConfig, BuildError> {
-    let mut roots = RootCertStore::empty();
-    if encrypted {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(BuildError::NoRoots);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Takes what is there and needs nothing to be there.
@@ -251,6 +234,6 @@ mod tests {
     #[test]
     fn a_client_for_an_encrypted_server_has_roots() {
         let settings = LlmSettings { model: "m".to_owned(), ..LlmSettings::default() };
-        assert!(matches!(LlmClient::try_new(&settings), Ok(_) | Err(BuildError::NoRoots)));
+        assert!(matches!(LlmClient::try_new(&settings), Ok(_) | Err(BuildError::Tls(TlsError::NoRoots))));
     }
 }

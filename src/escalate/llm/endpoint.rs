@@ -8,7 +8,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::SecretString;
 
 use super::client::BuildError;
-use super::settings::{Api, LlmSettings};
+use crate::config::llm::{Api, LlmSettings};
 
 const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::breaker::Breaker;
 use super::budget::{Budget, Clock, Spent, Tokens};
 use super::rate::Bucket;
-use super::settings::LlmSettings;
+use crate::config::llm::LlmSettings;
 
 /// Why a request does not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -251,8 +251,8 @@ impl Drop for Permit<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::{BreakerSettings, BudgetSettings, RateSettings};
     use super::*;
+    use crate::config::llm::{BreakerSettings, BudgetSettings, RateSettings};
 
     const SECOND: Duration = Duration::from_secs(1);
     const SMALL: Tokens = Tokens { input: 8, output: 2 };

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::labels::{ABSTAIN, LabelSet};
 use super::mask::mask;
-use super::settings::{LlmSettings, OutputLimit, ReplyFormat};
+use crate::config::llm::{LlmSettings, OutputLimit, ReplyFormat};
 use crate::record::Kind;
 
 /// Told to servers as the length of a reason; what is longer is cut.
@@ -272,8 +272,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::labels::Label;
-    use super::super::settings::Example;
     use super::*;
+    use crate::config::llm::Example;
 
     fn labels() -> LabelSet {
         LabelSet::try_new(vec![Label::new("VPN", "tunnels"), Label::new("Mail", "")]).expect("they are sound")

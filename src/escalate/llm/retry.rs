@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::settings::RetrySettings;
+use crate::config::llm::RetrySettings;
 
 /// In milliseconds; Azure and OpenAI send it beside the other.
 const RETRY_AFTER_MS: &str = "retry-after-ms";

@@ -10,7 +10,6 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::budget::{Spent, Tokens};
 use super::cache::AnswerCache;
-use super::calibration::Calibration;
 use super::clean::clean;
 use super::client::{BuildError, ClientError, LlmClient, Remedy};
 use super::injection::{self, Suspicion, suspicion};
@@ -20,7 +19,8 @@ use super::outcome::{Answer, LlmOutcome, NoAnswer, Question, Usage};
 use super::prompt::{Prompter, cut};
 use super::reply::{self, Reply};
 use super::retry::backoff;
-use super::settings::LlmSettings;
+use crate::config::llm::Calibration;
+use crate::config::llm::LlmSettings;
 
 /// A text is masked up to so many times the length that is sent: masking makes texts shorter, but not without end.
 const MASKED_TIMES: usize = 4;

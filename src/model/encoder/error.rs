@@ -20,6 +20,8 @@ pub enum EncoderError {
     Weights { path: PathBuf, source: safetensors::SafeTensorError },
     #[error("{}: tensor `{name}` {problem}", .path.display())]
     Tensor { path: PathBuf, name: String, problem: String },
+    #[error("{} does not fill the module: {problem}", .path.display())]
+    Module { path: PathBuf, problem: String },
     #[error("{} is not a tokenizer", .path.display())]
     Tokenizer { path: PathBuf, source: tokenizers::Error },
     #[error("text {text} cannot be split into tokens")]

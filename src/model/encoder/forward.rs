@@ -21,13 +21,20 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Fills `states` with the last layer's rows of all tokens. The sequences were checked: no token beyond the
-    /// vocabulary, no position beyond the last.
-    pub(super) fn run(&mut self, engine: Engine<'_>, layers: &Layers, settings: &Settings, sequences: &[&[u32]]) {
+    /// Fills `states` with the rows of all tokens after the first `count` layers. The sequences were checked: no token
+    /// beyond the vocabulary, no position beyond the last.
+    pub(super) fn run(
+        &mut self,
+        engine: Engine<'_>,
+        layers: &Layers,
+        count: usize,
+        settings: &Settings,
+        sequences: &[&[u32]],
+    ) {
         self.embed(engine, &layers.embeddings, settings, sequences);
         let Workspace { states, sequences, projected, mixed, added, wide, rounded } = self;
         let attention = Attention { heads: settings.heads, head_size: settings.head_size() };
-        for layer in &layers.layers {
+        for layer in layers.layers.iter().take(count) {
             layer.projection.apply(engine, states, rounded, Activation::None, projected);
             attend(engine, attention, projected, sequences, mixed);
             layer.mixing.apply(engine, mixed, rounded, Activation::None, added);
@@ -59,7 +66,7 @@ impl Workspace {
 }
 
 /// The row of the position table for each token. RoBERTa does not count padding tokens, wherever they stand.
-fn positions(tokens: &[u32], padding: Option<u32>) -> impl Iterator<Item = usize> + '_ {
+pub(super) fn positions(tokens: &[u32], padding: Option<u32>) -> impl Iterator<Item = usize> + '_ {
     let mut next = padding.map_or(0, |padding| padding as usize + 1);
     tokens.iter().map(move |token| match padding {
         Some(padding) if *token == padding => padding as usize,

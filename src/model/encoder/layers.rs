@@ -1,5 +1,7 @@
 //! The weights of a model, packed for serving.
 
+use std::sync::Arc;
+
 use super::error::EncoderError;
 use super::settings::{Family, Settings};
 use super::tensors::{Tensors, WeightsFile};
@@ -42,26 +44,30 @@ pub(super) struct Embeddings {
     pub(super) norm: Norm,
 }
 
-#[derive(Debug)]
+/// Parts are shared by encoders that differ in others.
+#[derive(Debug, Clone)]
 pub(super) struct Layers {
-    pub(super) embeddings: Embeddings,
-    pub(super) layers: Vec<Layer>,
+    pub(super) embeddings: Arc<Embeddings>,
+    pub(super) layers: Vec<Arc<Layer>>,
 }
 
-/// What a family calls the tensors of a layer.
-struct Names {
-    layer: &'static str,
-    query: &'static str,
-    key: &'static str,
-    value: &'static str,
-    mixing: &'static str,
-    mixing_norm: &'static str,
-    widening: &'static str,
-    narrowing: &'static str,
-    narrowing_norm: &'static str,
+/// What a family calls its tensors.
+pub(super) struct Names {
+    /// What may stand before all of them.
+    pub(super) prefixes: [&'static str; 2],
+    pub(super) layer: &'static str,
+    pub(super) query: &'static str,
+    pub(super) key: &'static str,
+    pub(super) value: &'static str,
+    pub(super) mixing: &'static str,
+    pub(super) mixing_norm: &'static str,
+    pub(super) widening: &'static str,
+    pub(super) narrowing: &'static str,
+    pub(super) narrowing_norm: &'static str,
 }
 
 const BERT: Names = Names {
+    prefixes: ["", "bert."],
     layer: "encoder.layer",
     query: "attention.self.query",
     key: "attention.self.key",
@@ -73,7 +79,10 @@ const BERT: Names = Names {
     narrowing_norm: "output.LayerNorm",
 };
 
+const ROBERTA: Names = Names { prefixes: ["", "roberta."], ..BERT };
+
 const DISTILBERT: Names = Names {
+    prefixes: ["", "distilbert."],
     layer: "transformer.layer",
     query: "attention.q_lin",
     key: "attention.k_lin",
@@ -86,6 +95,16 @@ const DISTILBERT: Names = Names {
 };
 
 const WORDS: &str = "embeddings.word_embeddings.weight";
+
+impl Names {
+    pub(super) fn of(family: Family) -> &'static Names {
+        match family {
+            Family::Bert => &BERT,
+            Family::Roberta => &ROBERTA,
+            Family::DistilBert => &DISTILBERT,
+        }
+    }
+}
 
 impl Linear {
     fn pack(precision: Precision, weights: &[f32], bias: &[f32], inputs: usize) -> Linear {
@@ -123,23 +142,32 @@ impl Linear {
 
 impl Layers {
     pub(super) fn pack(file: &WeightsFile, settings: &Settings, precision: Precision) -> Result<Layers, EncoderError> {
-        let (names, prefixes): (_, &[&'static str]) = match settings.family {
-            Family::Bert => (&BERT, &["", "bert."]),
-            Family::Roberta => (&BERT, &["", "roberta."]),
-            Family::DistilBert => (&DISTILBERT, &["", "distilbert."]),
-        };
-        let tensors = file.tensors(WORDS, prefixes)?;
-        let embeddings = read_embeddings(&tensors, settings)?;
-        let layers = (0..settings.layers).map(|number| {
-            let at = format!("{}.{number}", names.layer);
-            read_layer(&tensors, settings, precision, names, &at)
-        });
+        let names = Names::of(settings.family);
+        let tensors = file.tensors(WORDS, &names.prefixes)?;
+        let embeddings = Arc::new(read_embeddings(&tensors, settings)?);
+        let layers = (0..settings.layers).map(|number| read_layer(&tensors, settings, precision, number));
         Ok(Layers { embeddings, layers: layers.collect::<Result<_, _>>()? })
+    }
+
+    /// These layers with the last `count`, of which there are so many, as they are in `file`.
+    pub(super) fn with_last(
+        &self,
+        file: &WeightsFile,
+        settings: &Settings,
+        precision: Precision,
+        count: usize,
+    ) -> Result<Layers, EncoderError> {
+        let first = settings.layers - count;
+        let names = Names::of(settings.family);
+        let tensors = file.tensors(&format!("{}.{first}.{}.weight", names.layer, names.query), &[""])?;
+        let last = (first..settings.layers).map(|number| read_layer(&tensors, settings, precision, number));
+        let below = self.layers[..first].iter().map(|layer| Ok(Arc::clone(layer)));
+        Ok(Layers { embeddings: Arc::clone(&self.embeddings), layers: below.chain(last).collect::<Result<_, _>>()? })
     }
 
     /// Memory of the packed weights.
     pub(super) fn bytes(&self) -> usize {
-        let linear = |layer: &Layer| {
+        let linear = |layer: &Arc<Layer>| {
             [&layer.projection, &layer.mixing, &layer.widening, &layer.narrowing]
                 .map(Linear::bytes)
                 .iter()
@@ -169,10 +197,11 @@ fn read_layer(
     tensors: &Tensors<'_>,
     settings: &Settings,
     precision: Precision,
-    names: &Names,
-    at: &str,
-) -> Result<Layer, EncoderError> {
+    number: usize,
+) -> Result<Arc<Layer>, EncoderError> {
     let (hidden, inner) = (settings.hidden, settings.inner);
+    let names = Names::of(settings.family);
+    let at = format!("{}.{number}", names.layer);
     let read = |name: &str, inputs: usize, outputs: usize| -> Result<_, EncoderError> {
         let weights = tensors.get(&format!("{at}.{name}.weight"), &[outputs, inputs])?;
         Ok((weights, tensors.get(&format!("{at}.{name}.bias"), &[outputs])?))
@@ -189,14 +218,14 @@ fn read_layer(
         weights.extend(more_weights);
         bias.extend(more_bias);
     }
-    Ok(Layer {
+    Ok(Arc::new(Layer {
         projection: Linear::pack(precision, &weights, &bias, hidden),
         mixing: linear(names.mixing, hidden, hidden)?,
         mixing_norm: norm(names.mixing_norm)?,
         widening: linear(names.widening, hidden, inner)?,
         narrowing: linear(names.narrowing, inner, hidden)?,
         narrowing_norm: norm(names.narrowing_norm)?,
-    })
+    }))
 }
 
 fn read_norm(tensors: &Tensors<'_>, settings: &Settings, name: &str) -> Result<Norm, EncoderError> {

@@ -34,6 +34,15 @@ impl WeightsFile {
         Ok(WeightsFile { path, content })
     }
 
+    /// A file's content that is in memory already; `path` is what errors call it.
+    pub(super) fn new(path: &Path, content: Vec<u8>) -> WeightsFile {
+        WeightsFile { path: path.to_owned(), content }
+    }
+
+    pub(super) fn into_content(self) -> Vec<u8> {
+        self.content
+    }
+
     /// In lower-case hexadecimal digits.
     pub(super) fn sha256(&self) -> String {
         Sha256::digest(&self.content).iter().fold(String::new(), |mut text, byte| {

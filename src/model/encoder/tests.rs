@@ -1,16 +1,17 @@
 //! The encoder against a plain computation in f64, on small random models of every family, on every path.
 
+mod module;
 mod reference;
-mod small_model;
+mod tune;
 
 use std::path::PathBuf;
 
 use rayon::ThreadPoolBuilder;
 
+use super::small_model::{FAMILIES, SmallModel};
 use super::*;
 use crate::model::kernels::Cpu;
 use reference::Reference;
-use small_model::{FAMILIES, SmallModel};
 
 const TEXTS: [&str; 7] = [
     "w1 w2 w3",

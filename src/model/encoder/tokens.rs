@@ -15,6 +15,7 @@ const TOKENIZER_FILE: &str = "tokenizer.json";
 const BYTES_PER_TOKEN: usize = 64;
 
 /// A tokenizer that cuts at the model's limit and does not pad.
+#[derive(Clone)]
 pub(super) struct TextSplitter {
     path: PathBuf,
     tokenizer: Tokenizer,

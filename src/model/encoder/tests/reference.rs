@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::settings::Settings;
+use super::super::small_model::{names, read_tensors};
 use super::super::{Family, Pooling};
-use super::small_model::{names, read_tensors};
 
 pub(super) struct Reference {
     settings: Settings,

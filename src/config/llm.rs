@@ -1,12 +1,15 @@
-//! What the LLM tier may do and spend. Plain data with defaults; `faults` tells all that is wrong with it at once.
+//! `[escalate.llm]`: what the LLM tier may do and spend. Plain data with defaults; `faults` tells all that is wrong with it
+//! at once.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::calibration::Calibration;
-use crate::config::Secret;
+use super::Secret;
+
+/// Below 0.85, from which on nobody looks.
+const DEFAULT_CAP: f32 = 0.84;
 
 /// How requests are addressed and authorised.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +98,64 @@ pub struct BreakerSettings {
     pub pause: Duration,
     /// The same after what waiting does not cure: a used-up quota, a wrong key, an unknown model.
     pub long_pause: Duration,
+}
+
+/// From what a model says of itself to the share of such answers that is right.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Calibration {
+    /// Taken as it is, up to a cap. For a model whose answers nobody has compared yet.
+    Capped { cap: f32 },
+    /// Log-odds divided by a temperature; above 1 for the overconfident (Guo et al. 2017).
+    Temperature { temperature: f32 },
+    /// A rising line through points that were fitted to compared answers.
+    Isotonic(Isotonic),
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Calibration::Capped { cap: DEFAULT_CAP }
+    }
+}
+
+impl Calibration {
+    /// The most that answers can reach without having been compared.
+    pub(crate) fn uncalibrated_cap(&self) -> f32 {
+        match self {
+            Calibration::Capped { cap } => *cap,
+            Calibration::Temperature { .. } | Calibration::Isotonic(_) => 0.0,
+        }
+    }
+
+    pub(crate) fn is_sound(&self) -> bool {
+        match self {
+            Calibration::Capped { cap } => (0.0..=1.0).contains(cap),
+            Calibration::Temperature { temperature } => temperature.is_finite() && *temperature > 0.0,
+            Calibration::Isotonic(isotonic) => isotonic.is_sound(),
+        }
+    }
+}
+
+/// Points (stated, right), both rising and within 0 to 1; straight lines between them, level outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Isotonic {
+    points: Vec<(f32, f32)>,
+}
+
+impl Isotonic {
+    /// Points from a configuration; `LlmSettings::faults` tells whether they are sound.
+    pub fn new(points: Vec<(f32, f32)>) -> Self {
+        Isotonic { points }
+    }
+
+    pub fn points(&self) -> &[(f32, f32)] {
+        &self.points
+    }
+
+    pub(crate) fn is_sound(&self) -> bool {
+        let within = self.points.iter().all(|&(x, y)| (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y));
+        let rising = self.points.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+        !self.points.is_empty() && within && rising
+    }
 }
 
 /// Settings of the tier.

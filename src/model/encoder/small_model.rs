@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{SafeTensors, TensorView};
 use tempfile::TempDir;
 
-use super::super::Family;
+use super::Family;
 
 const LAYERS: usize = 2;
 const HIDDEN: usize = 48;
@@ -16,9 +16,9 @@ const INNER: usize = 112;
 const WORDS: usize = 60;
 const POSITIONS: usize = 80;
 
-pub(super) const FAMILIES: [Family; 3] = [Family::Bert, Family::Roberta, Family::DistilBert];
+pub(crate) const FAMILIES: [Family; 3] = [Family::Bert, Family::Roberta, Family::DistilBert];
 
-pub(super) struct SmallModel {
+pub(crate) struct SmallModel {
     folder: TempDir,
 }
 
@@ -33,7 +33,7 @@ impl Numbers {
 }
 
 impl SmallModel {
-    pub(super) fn write(family: Family) -> SmallModel {
+    pub(crate) fn write(family: Family) -> SmallModel {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name);
         let model_type = format!("{family:?}").to_lowercase();
@@ -61,20 +61,27 @@ impl SmallModel {
         SmallModel { folder }
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Replaces `from` in a file by `to`.
-    pub(super) fn edit(&self, file: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, file: &str, from: &str, to: &str) {
         let path = self.folder().join(file);
         let content = fs::read_to_string(&path).expect("a file");
         assert!(content.contains(from), "{from} in {content}");
         fs::write(path, content.replace(from, to)).expect("a file");
     }
 
+    /// Stores the weights under other names.
+    pub(crate) fn rename_tensors(&self, rename: impl Fn(&str) -> String) {
+        let path = self.folder().join("model.safetensors");
+        let tensors = read_tensors(&path).into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+        write_tensors(&path, Dtype::F32, &tensors);
+    }
+
     /// Stores the weights as another type, cut off after the bits that it has.
-    pub(super) fn rewrite_as(&self, kind: Dtype) {
+    pub(crate) fn rewrite_as(&self, kind: Dtype) {
         let path = self.folder().join("model.safetensors");
         write_tensors(&path, kind, &read_tensors(&path));
     }
@@ -82,7 +89,7 @@ impl SmallModel {
 
 type Tensor = (Vec<usize>, Vec<f32>);
 
-pub(super) fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
+pub(crate) fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
     let content = fs::read(path).expect("a file");
     let tensors = SafeTensors::deserialize(&content).expect("safetensors");
     let values =
@@ -149,9 +156,9 @@ fn tensors(family: Family) -> BTreeMap<String, Tensor> {
 
 /// Name, outputs and inputs of a layer's six linear parts in the order query, key, value, mixing, widening, narrowing;
 /// and of its two norms.
-pub(super) type Names = (&'static str, [(&'static str, usize, usize); 6], [&'static str; 2]);
+pub(crate) type Names = (&'static str, [(&'static str, usize, usize); 6], [&'static str; 2]);
 
-pub(super) fn names(family: Family) -> Names {
+pub(crate) fn names(family: Family) -> Names {
     let sizes =
         [(HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (INNER, HIDDEN), (HIDDEN, INNER)];
     let named = |names: [&'static str; 6]| std::array::from_fn(|at| (names[at], sizes[at].0, sizes[at].1));
