@@ -19,6 +19,7 @@ mod escalation;
 mod faults;
 mod feedback;
 mod forecasts;
+mod live;
 mod llm;
 mod operation;
 mod outcomes;
