@@ -26,6 +26,7 @@ use crate::ops::{ApiParts, ApiServer, OpsServer};
 use crate::readiness::{Readiness, RoleReadiness};
 use crate::reload::{Live, ReloadHandle, ReloadRequest, Watch};
 use crate::reports::ReportSender;
+use crate::retrain::Trainer;
 use crate::stream::{self, RoleSpec, Topics};
 use crate::supervisor::{Shutdown, Supervisor};
 use crate::tally::{DriftWatch, TallyStage};
@@ -150,6 +151,7 @@ impl App {
                 Role::Forecast => {
                     self.start_forecast(&readiness)?;
                     self.start_reports(&readiness)?;
+                    self.start_trainings(&readiness)?;
                 }
             }
         }
@@ -238,6 +240,7 @@ impl App {
         topics.extend(config.output.topics.values().map(|topic| Arc::from(&**topic)));
         topics.sort_unstable();
         topics.dedup();
+        self.lives.counted = topics.clone();
         let mut inputs: Vec<(Arc<str>, &str)> = topics.into_iter().map(|topic| (topic, "event")).collect();
         let feedback = inputs.len();
         inputs.push((Arc::from(&*config.feedback.topic), "feedback"));
@@ -290,6 +293,22 @@ impl App {
                 return Ok(());
             }
             sender.run(&shutdown)
+        })?;
+        Ok(())
+    }
+
+    /// Trainings too, if there is a schedule.
+    fn start_trainings(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let config = self.config.clone();
+        let Some(schedule) = config.retrain.schedule else { return Ok(()) };
+        let (store, runtime) = (self.store.clone(), Handle::current());
+        let trainer = Trainer::new(config.clone(), schedule, store.clone(), runtime.clone(), &self.metrics);
+        let (readiness, shutdown) = (readiness.role(Role::Forecast.as_str()), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread("retrain", move || {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            trainer.run(&shutdown)
         })?;
         Ok(())
     }

@@ -75,6 +75,7 @@ struct Families {
     arm_confidence: HistogramVec,
     shadow_answers: IntCounterVec,
     arm_judged: IntGaugeVec,
+    trainings: IntCounterVec,
     arm_accuracy: GaugeVec,
     role_ready: IntGaugeVec,
     http_requests: IntCounterVec,
@@ -256,6 +257,11 @@ impl Metrics {
             shadow_answers: counter(
                 "shadow_answers_total",
                 "Answers of a challenger in the shadow, by whether its queue is the champion's (agree, disagree).",
+                &["kind", "result"],
+            ),
+            trainings: counter(
+                "trainings_total",
+                "Scheduled trainings by what became of them (promoted, kept, failed).",
                 &["kind", "result"],
             ),
             arm_judged: gauge(
@@ -446,6 +452,11 @@ impl Metrics {
     pub fn shadow_answers(&self, kind: Kind, agrees: bool) -> IntCounter {
         let result = if agrees { "agree" } else { "disagree" };
         self.0.shadow_answers.with_label_values(&[kind.as_str(), result])
+    }
+
+    /// `result`: promoted, kept or failed.
+    pub fn trainings(&self, kind: Kind, result: &str) -> IntCounter {
+        self.0.trainings.with_label_values(&[kind.as_str(), result])
     }
 
     /// Accuracies by kind and arm, each with the events that it rests on, in the place of those before.

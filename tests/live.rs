@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::peers::broker::Broker;
 use crate::peers::daemon::{Daemon, triaged};
-use crate::peers::free_port;
+use crate::peers::{free_port, wait_until};
 use crate::setup::Setup;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -76,10 +76,18 @@ impl World {
 
 /// The configuration's version, as the metrics state it.
 fn version(daemon: &Daemon) -> String {
-    let (_, metrics) = daemon.get("/metrics").expect("the daemon answers");
-    let info: Vec<&str> = metrics.lines().filter(|line| line.starts_with("triaged_config_info{")).collect();
-    assert_eq!(info.len(), 1, "one configuration at a time: {info:?}");
-    let (_, rest) = info[0].split_once("version=\"").expect("it has a version");
+    label_of_one(daemon, "triaged_config_info{", "version")
+}
+
+/// A label of the only sample whose line begins so; there is none for an instant while it is exchanged.
+fn label_of_one(daemon: &Daemon, start: &str, label: &str) -> String {
+    let mut found = Vec::new();
+    wait_until(&format!("there is one {start}"), PATIENCE, || {
+        let (_, metrics) = daemon.get("/metrics").expect("the daemon answers");
+        found = metrics.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect();
+        found.len() == 1
+    });
+    let (_, rest) = found[0].split_once(&format!("{label}=\"")).expect("it has the label");
     rest.split('"').next().unwrap_or_default().to_owned()
 }
 

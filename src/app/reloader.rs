@@ -38,6 +38,8 @@ pub(super) struct Lives {
     pub(super) api: Option<Live<Serving>>,
     pub(super) queues: Option<Arc<KnownQueues>>,
     pub(super) drift: Option<DriftWatch>,
+    /// The topics of events that the role tally reads.
+    pub(super) counted: Vec<Arc<str>>,
     /// Models that are compared, where feedback comes in.
     pub(super) pairs: Option<Live<Vec<ArmPair>>>,
 }
@@ -54,6 +56,13 @@ impl Lives {
         if let Some(live) = &self.api {
             live.set(serving(loaded));
         }
+    }
+
+    /// Routes to topics that nobody here counts before a restart.
+    fn uncounted(&self, config: &Config) -> Vec<String> {
+        let known = |topic: &str| self.counted.is_empty() || self.counted.iter().any(|known| **known == *topic);
+        let routes = config.output.topics.iter().filter(|(_, topic)| !known(topic));
+        routes.map(|(queue, _)| format!("output.topics.{queue}")).collect()
     }
 
     /// Takes up what decides nothing.
@@ -190,7 +199,8 @@ impl Reloader {
         }
     }
 
-    fn take_up(&mut self, trigger: Trigger, loaded: Loaded, restart_required: Vec<String>) -> Reloaded {
+    fn take_up(&mut self, trigger: Trigger, loaded: Loaded, mut restart_required: Vec<String>) -> Reloaded {
+        restart_required.extend(self.lives.uncounted(&loaded.config));
         let changed = loaded.version != self.running.version;
         if changed {
             self.lives.exchange(&loaded);

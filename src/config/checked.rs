@@ -9,7 +9,7 @@ use crate::record::{Kind, Priority};
 use super::api::read_api;
 use super::change::Source;
 use super::escalate::read_escalate;
-use super::feedback::{check_mail, read_drift, read_feedback, read_reports, read_smtp};
+use super::feedback::{check_mail, check_retrain, read_drift, read_feedback, read_reports, read_retrain, read_smtp};
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
@@ -66,6 +66,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             feedback: root.table("feedback", read_feedback),
             reports: root.table("reports", read_reports),
             smtp: root.table("smtp", |section| read_smtp(section, environment)),
+            retrain: root.table("retrain", read_retrain),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
             api: root.table("api", read_api),
             reload: root.table("reload", read_reload),
@@ -79,6 +80,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
     check_escalation(&config, ledger);
     check_mail(&config, ledger);
     check_challenger(&config, ledger);
+    check_retrain(&config, ledger);
     config
 }
 

@@ -30,6 +30,7 @@ pub struct Config {
     pub feedback: FeedbackSettings,
     pub reports: ReportSettings,
     pub smtp: SmtpSettings,
+    pub retrain: RetrainSettings,
     pub ops: OpsSettings,
     pub api: ApiSettings,
     pub reload: ReloadSettings,
@@ -403,6 +404,19 @@ pub struct SmtpSettings {
     pub user: String,
     pub password: Option<Secret>,
     pub from: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct RetrainSettings {
+    /// `None`: never by itself.
+    pub schedule: Option<Schedule>,
+    /// Labelled rows by kind; `None`: this kind is not trained.
+    pub ticket: Option<PathBuf>,
+    pub log: Option<PathBuf>,
+    /// How far back feedback is read.
+    pub since: Duration,
+    /// Work of the search for settings.
+    pub time_budget: Duration,
 }
 
 #[derive(Debug, Clone)]

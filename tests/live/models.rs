@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{PATIENCE, World, train};
+use super::{PATIENCE, World, label_of_one, train};
 use crate::peers::client::Isolation;
 use crate::peers::daemon::{Daemon, triaged};
 use crate::peers::wait_until;
@@ -12,12 +12,7 @@ use crate::peers::wait_until;
 const LINE: &str = "coolant in unit 3 of hall 4";
 
 fn model(daemon: &Daemon) -> String {
-    let (_, metrics) = daemon.get("/metrics").expect("the daemon answers");
-    let of_logs = |line: &&str| line.starts_with("triaged_model_info{") && line.contains("kind=\"log\"");
-    let info: Vec<&str> = metrics.lines().filter(of_logs).collect();
-    assert_eq!(info.len(), 1, "one model of log lines at a time: {info:?}");
-    let (_, rest) = info[0].split_once("id=\"").expect("it has an id");
-    rest.split('"').next().unwrap_or_default().to_owned()
+    label_of_one(daemon, "triaged_model_info{arm=\"champion\"", "id")
 }
 
 #[test]
@@ -37,6 +32,7 @@ fn a_promoted_version_decides_the_next_record() {
         .setup()
         .with("model.registry", &format!("{registry:?}"))
         .with("model.log", "'registry:lines'")
+        .with("model.ticket", "''")
         .with("rules.files", "[]")
         .with("reload.watch", "'100ms'");
     let mut daemon = setup.start_ready();

@@ -163,10 +163,7 @@ pub(super) async fn promote(
     let bytes = whole_body(body, MOST_BODY, state.settings.request_timeout).await?;
     let Promotion { version } = serde_json::from_slice(&bytes)
         .map_err(|error| Problem::invalid("invalid_json", format!("the body is no promotion: {error}")))?;
-    change(&state, &caller, name, "model.promoted", move |registry, name| {
-        registry.promote(name, &version).map(|()| version)
-    })
-    .await
+    change(&state, &caller, name, Some(version)).await
 }
 
 /// Go back to the version that was in use before
@@ -182,16 +179,15 @@ pub(super) async fn rollback(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Promoted>, Problem> {
-    change(&state, &caller, name, "model.rolled_back", |registry, name| registry.rollback(name)).await
+    change(&state, &caller, name, None).await
 }
 
-/// Changes what the registry says, and takes it up; or leaves both as they were.
+/// Puts a version, or the one before, into use: the registry and what runs, or neither.
 async fn change(
     state: &ApiState,
     caller: &Caller,
     name: String,
-    action: &'static str,
-    change: impl FnOnce(&Registry, &str) -> Result<String, RegistryError> + Send + 'static,
+    version: Option<String>,
 ) -> Result<Json<Promoted>, Problem> {
     let _one_at_a_time = state.promoting.lock().await;
     let serving = state.workers.serving();
@@ -199,29 +195,33 @@ async fn change(
         Problem::invalid("no_registry", "model.registry is empty: there are no versions to choose from")
     })?;
     let registry = Registry::new(folder);
-    let (changing, of) = (registry.clone(), name.clone());
+    let action = if version.is_some() { "model.promoted" } else { "model.rolled_back" };
+    let champion_of = serving.uses_of(&name).filter(|(_, arm)| *arm == Arm::Champion).map(|(kind, _)| kind);
+    let decides: Vec<Kind> = champion_of.collect();
+    let (changing, of, kinds) = (registry.clone(), name.clone(), decides.clone());
     let (before, version) = blocking(move || {
         let before = changing.history(&of)?;
-        let version = change(&changing, &of)?;
-        Ok::<_, RegistryError>((before, version))
+        let target = match &version {
+            Some(version) => version.clone(),
+            None => before.get(1).cloned().ok_or_else(|| RegistryError::NothingBefore(of.clone()))?,
+        };
+        whole(&changing.whole_folder(&of, &target)?, &kinds)?;
+        match version {
+            Some(version) => changing.promote(&of, &version)?,
+            None => drop(changing.rollback(&of)?),
+        }
+        Ok::<_, Problem>((before, target))
     })
     .await??;
-    let previous_version = before.first().cloned();
-    let decides: Vec<Kind> =
-        serving.uses_of(&name).filter(|(_, arm)| *arm == Arm::Champion).map(|(kind, _)| kind).collect();
-    let taken_up = async {
-        let (folder, decides) = (registry.folder(&name, &version), decides.clone());
-        blocking(move || whole(&folder, &decides)).await??;
-        Ok::<_, Problem>(state.reload.reload(Scope::Models).await?)
-    };
-    let reloaded = match taken_up.await {
+    let reloaded = match state.reload.reload(Scope::Models).await {
         Ok(reloaded) => reloaded,
-        Err(problem) => {
+        Err(error) => {
             let of = name.clone();
             blocking(move || registry.restore(&of, &before)).await??;
-            return Err(problem);
+            return Err(error.into());
         }
     };
+    let previous_version = before.first().cloned();
     let detail = json!({"version": version, "previous_version": previous_version, "config": reloaded.version});
     note(state, &caller.change(action, &name, &detail)).await;
     tracing::info!(name, version, config = reloaded.version, "{action}");
