@@ -22,5 +22,5 @@ pub use cache::TemplateCache;
 pub use classifier::{Classifier, ClassifierError, ModelError, ModelFault, Models, Scratch};
 pub use decide::{Action, Answer, Decider, ShadowVerdict, Verdict};
 pub use desk::{Decision, Desk, Fate};
-pub use generation::Generation;
-pub use stage::{ClassifyStage, Destinations};
+pub use generation::{Destinations, Generation};
+pub use stage::ClassifyStage;

@@ -53,9 +53,6 @@ impl Lives {
         if let Some((live, topics)) = &self.escalate {
             live.set(escalate_generation(loaded, topics));
         }
-        if let Some(live) = &self.api {
-            live.set(serving(loaded));
-        }
     }
 
     /// Routes to topics that nobody here counts before a restart.
@@ -65,8 +62,11 @@ impl Lives {
         routes.map(|(queue, _)| format!("output.topics.{queue}")).collect()
     }
 
-    /// Takes up what decides nothing.
+    /// Takes up what the stream does not decide by.
     fn renew(&self, loaded: &Loaded) {
+        if let Some(live) = &self.api {
+            live.set(serving(loaded));
+        }
         if let (Some(queues), Some(classifier)) = (&self.queues, &loaded.classifier) {
             let models = classifier.models();
             let labels = models.all().flat_map(|(_, _, model)| model.labels()).map(|label| &**label);
@@ -202,11 +202,14 @@ impl Reloader {
     fn take_up(&mut self, trigger: Trigger, loaded: Loaded, mut restart_required: Vec<String>) -> Reloaded {
         restart_required.extend(self.lives.uncounted(&loaded.config));
         let changed = loaded.version != self.running.version;
-        if changed {
-            self.lives.exchange(&loaded);
-            state(&loaded, &self.metrics);
-        }
-        self.lives.renew(&loaded);
+        // Manifests are read.
+        tokio::task::block_in_place(|| {
+            if changed {
+                self.lives.exchange(&loaded);
+                state(&loaded, &self.metrics);
+            }
+            self.lives.renew(&loaded);
+        });
         if loaded.config.reload.watch != self.running.config.reload.watch {
             self.looks = looks(loaded.config.reload.watch);
         }

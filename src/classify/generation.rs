@@ -3,11 +3,38 @@
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, IncludeText};
 use crate::decode::Decoder;
+use crate::route::EventTopics;
+use crate::stream::{TopicId, Topics};
 
 use super::classifier::Classifier;
-use super::stage::Destinations;
+
+/// Where the role's outputs go.
+#[derive(Debug, Clone)]
+pub struct Destinations {
+    pub(super) events: EventTopics,
+    /// `None`: nobody is there to escalate to.
+    pub(super) escalations: Option<TopicId>,
+    pub(super) include_text: IncludeText,
+    pub(super) indicators: bool,
+    /// Reasons that an event lists.
+    pub(super) explain: usize,
+}
+
+impl Destinations {
+    /// Adds what is needed to the role's topics.
+    pub fn new(config: &Config, topics: &Topics) -> Self {
+        let output = &config.output;
+        Destinations {
+            events: EventTopics::new(output, topics),
+            escalations: output.escalate.then(|| topics.add(&output.escalations)),
+            include_text: output.include_text,
+            indicators: output.indicators,
+            explain: output.explain,
+        }
+    }
+}
 
 /// One configuration of the role.
 #[derive(Debug)]

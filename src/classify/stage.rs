@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use prometheus::{Histogram, IntCounter};
 
-use crate::config::{Config, IncludeText};
 use crate::decode::Reject;
 use crate::metrics::{self, CacheResult, Metrics, OutcomeCounts, StageName};
 use crate::record::{Arm, Indicators, Kind, Priority, Record, Routing, rfc3339, write_escalation, write_event};
 use crate::reload::Live;
-use crate::route::{self, EventTopics};
+use crate::route;
 use crate::rules::indicators;
-use crate::stream::{Batch, Input, Outcome, Outputs, Stage, StageError, TopicId, Topics};
+use crate::stream::{Batch, Input, Outcome, Outputs, Stage, StageError};
 
 use super::classifier::{CacheCounts, Scratch};
 use super::decide::{Action, Verdict};
@@ -28,32 +27,6 @@ use super::generation::Generation;
 
 /// Records worked through at a time.
 const CHUNK: usize = 256;
-
-/// Where the role's outputs go.
-#[derive(Debug, Clone)]
-pub struct Destinations {
-    events: EventTopics,
-    /// `None`: nobody is there to escalate to.
-    escalations: Option<TopicId>,
-    include_text: IncludeText,
-    indicators: bool,
-    /// Reasons that an event lists.
-    explain: usize,
-}
-
-impl Destinations {
-    /// Adds what is needed to the role's topics.
-    pub fn new(config: &Config, topics: &Topics) -> Self {
-        let output = &config.output;
-        Destinations {
-            events: EventTopics::new(output, topics),
-            escalations: output.escalate.then(|| topics.add(&output.escalations)),
-            include_text: output.include_text,
-            indicators: output.indicators,
-            explain: output.explain,
-        }
-    }
-}
 
 /// Metric handles, looked up once.
 #[derive(Debug)]
@@ -67,10 +40,6 @@ struct Meters {
     dead_letters: HashMap<&'static str, IntCounter>,
     rule_matches: HashMap<String, IntCounter>,
     queues: HashMap<String, [IntCounter; 4]>,
-    /// By kind and arm.
-    confidence: [[Histogram; 2]; 2],
-    /// By kind: the shadow's answers that were the champion's, and others.
-    shadow: [[IntCounter; 2]; 2],
 }
 
 impl Meters {
@@ -84,8 +53,6 @@ impl Meters {
             dead_letters: HashMap::new(),
             rule_matches: HashMap::new(),
             queues: HashMap::new(),
-            confidence: Kind::ALL.map(|kind| Arm::ALL.map(|arm| metrics.arm_confidence(kind, arm))),
-            shadow: Kind::ALL.map(|kind| [true, false].map(|agrees| metrics.shadow_answers(kind, agrees))),
             metrics: metrics.clone(),
         }
     }
@@ -101,6 +68,7 @@ struct Tally<'c> {
     queues: Vec<(&'c str, [u64; 4])>,
     /// Confidences by kind and arm, while a challenger is tried.
     confidences: [[Vec<f32>; 2]; 2],
+    /// By kind: the shadow's answers that were the champion's, and others.
     shadow: [[u64; 2]; 2],
 }
 
@@ -150,11 +118,18 @@ impl<'c> Tally<'c> {
         for (counter, by) in meters.routing.iter().zip(self.routing) {
             add(counter, by);
         }
-        for (counter, by) in meters.shadow.iter().flatten().zip(self.shadow.into_iter().flatten()) {
-            add(counter, by);
-        }
-        for (histogram, seen) in meters.confidence.iter().flatten().zip(self.confidences.iter().flatten()) {
-            seen.iter().for_each(|confidence| histogram.observe(f64::from(*confidence)));
+        // Nothing is exported of arms that there are not.
+        for kind in Kind::ALL {
+            for (agrees, by) in [true, false].into_iter().zip(self.shadow[kind as usize]).filter(|(_, by)| *by > 0) {
+                add(&meters.metrics.shadow_answers(kind, agrees), by);
+            }
+            for arm in Arm::ALL {
+                let seen = &self.confidences[kind as usize][arm as usize];
+                if !seen.is_empty() {
+                    let histogram = meters.metrics.arm_confidence(kind, arm);
+                    seen.iter().for_each(|confidence| histogram.observe(f64::from(*confidence)));
+                }
+            }
         }
         let lookups = [cache.hits, cache.misses, cache.recheck_agree, cache.recheck_disagree];
         for (counter, by) in meters.cache.iter().zip(lookups) {

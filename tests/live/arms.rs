@@ -61,7 +61,8 @@ fn a_challenger_in_the_shadow_decides_nothing_and_says_how_often_it_agrees() {
     let mut daemon = run_to_the_end(&world, &beside, "beside");
 
     let (before, mut after) = (events(&world.broker, "alone-events"), events(&world.broker, "beside-events"));
-    assert_eq!(events(&world.broker, "alone-dead").len(), events(&world.broker, "beside-dead").len());
+    let dead = |topic: &str| world.broker.watch(topic).high_watermark();
+    assert_eq!(dead("alone-dead"), dead("beside-dead"));
     let mut compared: BTreeMap<&str, [f64; 2]> = BTreeMap::new();
     let mut versions = BTreeSet::new();
     for (place, event) in &mut after {
@@ -175,12 +176,14 @@ fn insert(store: &VolumeStore, events: &[String]) {
 
 #[test]
 fn evaluate_live_compares_by_feedback_and_both_stores_agree() {
-    let clickhouse = ClickHouse::start();
-    let files = tempfile::tempdir().expect("a temporary folder");
-    let path = |name: &str| files.path().join(name).display().to_string();
-    train(&files.path().join("other"), [("alpha", "first"), ("beta", "second")]);
+    let (world, clickhouse) = (World::new(1), ClickHouse::start());
+    world.broker.create_topic("feedback", 1);
+    let path = |name: &str| world.path(name).display().to_string();
+    train(&world.path("other"), [("alpha", "first"), ("beta", "second")]);
     let setup = |mode: &str| {
-        Setup::new("localhost:1", "at_least_once")
+        world
+            .setup()
+            .with("volumes.store", "'clickhouse'")
             .with("clickhouse.url", &format!("'{}'", clickhouse.url()))
             .with("clickhouse.events_retention", "'0s'")
             .with("model.challenger.log", &format!("{:?}", path("other")))
@@ -247,7 +250,7 @@ fn evaluate_live_compares_by_feedback_and_both_stores_agree() {
             .each_ref()
             .map(|store| block_on(triaged::arms::compare(store, now - 600_000, now + 1, &pairs)).expect("a report"));
         assert_eq!(one, other, "{mode}");
-        setup(mode).write(&files.path().join("my.toml"));
+        setup(mode).write(&world.path("my.toml"));
         let output = triaged(&["evaluate", "--live", "--since", "1h", "--json", "--config", &path("my.toml")]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -278,4 +281,14 @@ fn evaluate_live_compares_by_feedback_and_both_stores_agree() {
         assert!(text.contains(champion) && text.contains(challenger) && text.contains("accuracy"), "{text}");
         eprintln!("{text}");
     }
+    // The same over HTTP, and in the metrics of the role that reads the feedback.
+    let mut daemon = Daemon::start_roles("tally", &setup("shadow").toml());
+    daemon.wait_ready();
+    let comparison = world.get("/v1/models")["comparisons"][0].clone();
+    assert_eq!((&comparison["mode"], &comparison["challenger"]["accuracy"]["right"]), (&json!("shadow"), &json!(18)));
+    let of = |name: &str, arm: &str| daemon.metric(name, &["kind=\"log\"", &format!("arm=\"{arm}\"")]);
+    wait_until("the accuracies are stated", PATIENCE, || of("triaged_arm_judged_events", "challenger") == 20.0);
+    assert_eq!(of("triaged_arm_accuracy_ratio", "champion"), 0.85);
+    assert_eq!(of("triaged_arm_accuracy_ratio", "challenger"), 0.9);
+    assert!(daemon.stop(PATIENCE).success());
 }

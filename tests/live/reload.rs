@@ -39,6 +39,13 @@ fn number_of(queue: &str) -> usize {
     queue.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{queue} has a number"))
 }
 
+/// Waits until the configuration that runs has decided some hundred records.
+fn decides_some(daemon: &Daemon) {
+    let decided = || daemon.metric("triaged_outcomes_total", &["outcome=\"event\""]);
+    let before = decided();
+    wait_until("it has decided something", PATIENCE, || decided() > before + 500.0);
+}
+
 /// What events of one version say about rules and settings.
 #[derive(Debug, Default)]
 struct Seen {
@@ -75,10 +82,7 @@ fn a_record_is_decided_by_one_configuration_only() {
         let mut versions = vec![version(&daemon)];
         let watching = setup.clone().with("reload.watch", "'100ms'");
         for number in 1..=9 {
-            let events = daemon.metric("triaged_outcomes_total", &["outcome=\"event\""]);
-            wait_until("this version has decided something", PATIENCE, || {
-                daemon.metric("triaged_outcomes_total", &["outcome=\"event\""]) > events + 500.0
-            });
+            decides_some(&daemon);
             let before = version(&daemon);
             // Watching begins with the last change that is asked for by signal.
             let setup = if number > 5 { &watching } else { &setup };
@@ -98,6 +102,7 @@ fn a_record_is_decided_by_one_configuration_only() {
             wait_until("another configuration runs", PATIENCE, || version(&daemon) != before);
             versions.push(version(&daemon));
         }
+        decides_some(&daemon);
         running.store(false, Ordering::Relaxed);
         (producing.join().expect("it does not panic"), versions)
     });

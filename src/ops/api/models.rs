@@ -38,7 +38,7 @@ pub(super) struct Models {
     /// Champion and challenger of each kind on the stream, in the last 30 days; absent while the store does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     comparisons: Option<Vec<ArmReport>>,
-    /// Trained versions; absent without a registry.
+    /// Trained versions; absent without a registry, or while it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     registry: Option<Vec<Version>>,
 }
@@ -108,7 +108,11 @@ pub(super) async fn models(State(state): State<ApiState>) -> Result<Json<Models>
     let comparisons = compared.inspect_err(|error| tracing::warn!(%error, "the arms cannot be compared")).ok();
     let registry = match serving.registry().cloned() {
         None => None,
-        Some(folder) => Some(blocking(move || versions(&Registry::new(&folder))).await??),
+        Some(folder) => {
+            let read = blocking(move || versions(&Registry::new(&folder))).await?;
+            read.inspect_err(|error| tracing::warn!(error = crate::finding::chain(error), "the registry is not shown"))
+                .ok()
+        }
     };
     let running = serving.desk().classifier().models().all();
     let models = running.map(|(_, arm, model)| describe(arm, model)).collect();

@@ -1,6 +1,7 @@
 //! `POST /v1/reload`: read the configuration, rules and models again.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Json;
 use serde_json::json;
 
@@ -18,7 +19,9 @@ impl From<ReloadError> for Problem {
                 let detail = "the new configuration is refused, and what ran goes on; `faults` lists all that is wrong";
                 Problem::faulty("faulty_configuration", detail, faults)
             }
-            ReloadError::Stopping => Problem::busy("not_reloading", "the daemon takes up no changes now"),
+            ReloadError::Stopping => {
+                Problem::new(StatusCode::CONFLICT, "not_reloading", "the daemon takes up no changes: it is stopping")
+            }
         }
     }
 }
