@@ -5,12 +5,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use triaged::classify::{Answer, Classifier, ClassifyStage, Destinations, TemplateCache};
+use triaged::classify::{Answer, Classifier, ClassifyStage, Destinations, Generation, TemplateCache};
 use triaged::config::Config;
-use triaged::decode::Decoder;
 use triaged::generate::{Generator, GeneratorSettings, Timeline};
 use triaged::metrics::Metrics;
-use triaged::stream::{Batch, Outputs, Partition, Stage};
+use triaged::reload::Live;
+use triaged::stream::{Batch, Outputs, Partition, Stage, Topics};
 
 /// Lines of a batch, as many as the daemon takes by default.
 const BATCH: usize = 4096;
@@ -41,7 +41,6 @@ fn cache(c: &mut Criterion) {
 fn stage(c: &mut Criterion) {
     let config = Config::from_toml("").expect("the defaults are a configuration");
     let classifier = Arc::new(Classifier::load(&config).expect("what is built in can be loaded"));
-    let decoders: Arc<[Decoder]> = config.inputs.iter().map(|input| Decoder::new(&input.decode)).collect();
     let logs = config.inputs.iter().position(|input| &*input.topic == "logs").expect("a default input");
     let settings = GeneratorSettings {
         ticket_share: 0.0,
@@ -55,7 +54,9 @@ fn stage(c: &mut Criterion) {
         batch.push(place, offset as i64, record.occurred_at, None, &record.value, std::iter::empty());
     }
     let metrics = Metrics::new();
-    let mut stage = ClassifyStage::new(classifier, decoders, Arc::new(Destinations::new(&config)), &metrics);
+    let destinations = Destinations::new(&config, &Topics::new(&config.output.dead_letters));
+    let generation = Generation::new(&config, "bench".into(), classifier, destinations);
+    let mut stage = ClassifyStage::new(Live::new(generation), &metrics);
     let mut outputs = Outputs::new(1 << 20);
     let mut group = c.benchmark_group("stage");
     group.throughput(Throughput::Elements(BATCH as u64));

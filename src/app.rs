@@ -1,26 +1,39 @@
-//! Builds the roles from the configuration, starts them under the supervisor and drains them.
+//! Builds the roles from the configuration, starts them under the supervisor, exchanges what may change while they run, and
+//! drains them.
+
+mod accuracy;
+mod loaded;
+mod reloader;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::classify::{Classifier, ClassifyStage, Destinations, Models};
+use crate::arms;
+use crate::classify::ClassifyStage;
 use crate::config::{Config, InputSettings};
-use crate::decode::Decoder;
-use crate::escalate::{EscalateStage, Tiers};
+use crate::escalate::EscalateStage;
+use crate::feedback::KnownQueues;
+use crate::finding::Finding;
 use crate::forecast::Forecaster;
 use crate::metrics::Metrics;
-use crate::ops::{ApiServer, OpsServer};
+use crate::ops::{ApiParts, ApiServer, OpsServer};
 use crate::readiness::{Readiness, RoleReadiness};
-use crate::record::Kind;
+use crate::reload::{Live, ReloadHandle, ReloadRequest, Watch};
 use crate::reports::ReportSender;
+use crate::retrain::Trainer;
 use crate::stream::{self, RoleSpec, Topics};
 use crate::supervisor::{Shutdown, Supervisor};
 use crate::tally::{DriftAlarm, DriftWatch, TallyStage};
 use crate::volumes::VolumeStore;
+
+use loaded::Loaded;
+use reloader::{Lives, Reloader};
 
 /// The parts of the daemon that scale and fail alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,35 +68,56 @@ impl std::str::FromStr for Role {
     }
 }
 
+/// The configuration names what is faulty.
+#[derive(Debug, thiserror::Error)]
+#[error("what the configuration names has faults:{}", .0.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+pub struct LoadFaults(pub Vec<Finding>);
+
 /// A daemon that is loaded and not yet running.
 #[derive(Debug)]
 pub struct App {
     config: Config,
+    loaded: Arc<Loaded>,
     roles: Vec<Role>,
     metrics: Metrics,
     supervisor: Supervisor,
-    /// For the classify role and the API, who share it.
-    classifier: Option<Arc<Classifier>>,
-    /// For the escalate role alone.
-    tiers: Option<Arc<Tiers>>,
+    lives: Lives,
     store: VolumeStore,
+    reload: ReloadHandle,
+    /// Requests for reloads, where the daemon takes them.
+    reload_rx: Option<mpsc::Receiver<ReloadRequest>>,
+    /// What was in the files before they were read.
+    seen: Vec<(PathBuf, Option<u64>)>,
 }
 
 impl App {
     /// Loads rules and models. Nothing is connected yet.
     pub fn load(config: Config, roles: &[Role]) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
-        let classifier = match roles.contains(&Role::Classify) || config.api.listen.is_some() {
-            true => Some(Arc::new(load_classifier(&config, &metrics)?)),
-            false => None,
-        };
-        // Without escalations there is nothing to do, and the role stays out.
-        let tiers = match roles.contains(&Role::Escalate) && config.output.escalate {
-            true => Some(Arc::new(load_tiers(&config, classifier.as_deref())?)),
-            false => None,
-        };
-        let store = VolumeStore::new(&config);
-        Ok(App { config, roles: roles.to_vec(), metrics, supervisor: Supervisor::new(), classifier, tiers, store })
+        let own = config.file().map(|(path, hash)| (path.to_owned(), Some(hash)));
+        let seen = own.into_iter().chain(Watch::look(loaded::files(&config))).collect();
+        let loaded = Loaded::new(config.clone(), roles).map_err(LoadFaults)?;
+        reloader::state(&loaded, &metrics);
+        metrics.set_reloaded(true);
+        Ok(App {
+            store: VolumeStore::new(&config),
+            config,
+            loaded: Arc::new(loaded),
+            roles: roles.to_vec(),
+            metrics,
+            supervisor: Supervisor::new(),
+            lives: Lives::default(),
+            reload: ReloadHandle::new().0,
+            reload_rx: None,
+            seen,
+        })
+    }
+
+    /// A daemon that takes up changes of its configuration while it runs.
+    pub fn reloading(mut self) -> Self {
+        let (reload, reload_rx) = ReloadHandle::new();
+        (self.reload, self.reload_rx) = (reload, Some(reload_rx));
+        self
     }
 
     /// Where volumes and forecasts are kept.
@@ -117,8 +151,12 @@ impl App {
                 Role::Forecast => {
                     self.start_forecast(&readiness)?;
                     self.start_reports(&readiness)?;
+                    self.start_trainings(&readiness)?;
                 }
             }
+        }
+        if let Some(request_rx) = self.reload_rx.take() {
+            self.start_reloads(request_rx)?;
         }
         let drain_deadline = self.config.stream.drain_deadline;
         self.supervisor.run(drain_deadline).await?;
@@ -135,51 +173,60 @@ impl App {
     }
 
     async fn start_api(&mut self, address: SocketAddr) -> anyhow::Result<()> {
-        let classifier = self.classifier.clone().expect("`load` loads it where the API listens");
+        let serving = Live::new(reloader::serving(&self.loaded));
+        let classifier = self.loaded.classifier.as_ref().expect("it is loaded where the API listens");
+        let models = classifier.models();
+        let labels = models.all().flat_map(|(_, _, model)| model.labels()).map(|label| &**label);
+        let queues = Arc::new(KnownQueues::new(&self.config, classifier.rules(), labels));
+        (self.lives.api, self.lives.queues) = (Some(serving.clone()), Some(Arc::clone(&queues)));
+        let parts = ApiParts { serving, queues, reload: self.reload.clone() };
         let (store, metrics) = (self.store.clone(), self.metrics.clone());
-        let server = ApiServer::bind(address, &self.config, classifier, store, metrics).await?;
+        let server = ApiServer::bind(address, &self.config, parts, store, metrics).await?;
         self.supervisor.spawn_service("api", server.serve(self.supervisor.service_shutdown()));
+        Ok(())
+    }
+
+    fn start_reloads(&mut self, request_rx: mpsc::Receiver<ReloadRequest>) -> anyhow::Result<()> {
+        let (loaded, lives, seen) = (Arc::clone(&self.loaded), self.lives.clone(), std::mem::take(&mut self.seen));
+        let reloader =
+            Reloader::new(loaded, lives, seen, request_rx, self.metrics.clone()).context("cannot listen for SIGHUP")?;
+        self.supervisor.spawn_service("reload", reloader.run(self.supervisor.service_shutdown()));
         Ok(())
     }
 
     fn start_classify(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
         let name = Role::Classify.as_str();
         let config = &self.config;
-        let destinations = Arc::new(Destinations::new(config));
+        let topics = Topics::new(&config.output.dead_letters);
+        let live = Live::new(reloader::classify_generation(&self.loaded, &topics));
+        self.lives.classify = Some((live.clone(), topics.clone()));
         let inputs = |input: &InputSettings| (Arc::clone(&input.topic), input.decode.kind.as_str());
-        let role = RoleSpec {
-            name,
-            inputs: config.inputs.iter().map(inputs).collect(),
-            outputs: destinations.topics().clone(),
-        };
-        let decoders: Arc<[Decoder]> = config.inputs.iter().map(|input| Decoder::new(&input.decode)).collect();
+        let role = RoleSpec { name, inputs: config.inputs.iter().map(inputs).collect(), outputs: topics };
         let (kafka, stream) = (config.kafka.clone(), config.stream.clone());
-        let classifier = self.classifier.clone().expect("`load` loads it for the role");
         let metrics = self.metrics.clone();
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {
-            let stage = || {
-                let (classifier, decoders) = (Arc::clone(&classifier), Arc::clone(&decoders));
-                ClassifyStage::new(classifier, decoders, Arc::clone(&destinations), &metrics)
-            };
+            let stage = || ClassifyStage::new(live.clone(), &metrics);
             stream::run(&kafka, &stream, role, &metrics, readiness, shutdown, stage)
         })?;
         Ok(())
     }
 
     fn start_escalate(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
-        let Some(tiers) = self.tiers.clone() else { return Ok(()) };
+        let Some(tiers) = &self.loaded.tiers else { return Ok(()) };
         tiers.show(&self.metrics);
         let name = Role::Escalate.as_str();
         let config = self.config.clone();
-        let (topics, events) = EscalateStage::topics(&config);
+        let topics = Topics::new(&config.output.dead_letters);
+        let live = Live::new(reloader::escalate_generation(&self.loaded, &topics));
+        self.lives.escalate = Some((live.clone(), topics.clone()));
         let role =
             RoleSpec { name, inputs: vec![(Arc::from(&*config.output.escalations), "escalation")], outputs: topics };
         let stream = config.escalate.stream_settings(&config.stream);
         let (metrics, runtime) = (self.metrics.clone(), Handle::current());
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {
-            let stage = || EscalateStage::new(Arc::clone(&tiers), &config, events.clone(), runtime.clone(), &metrics);
+            let stage = || EscalateStage::new(live.clone(), runtime.clone(), &metrics);
             stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
         })?;
         Ok(())
@@ -192,6 +239,7 @@ impl App {
         topics.extend(config.output.topics.values().map(|topic| Arc::from(&**topic)));
         topics.sort_unstable();
         topics.dedup();
+        self.lives.counted = topics.clone();
         let mut inputs: Vec<(Arc<str>, &str)> = topics.into_iter().map(|topic| (topic, "event")).collect();
         let feedback = inputs.len();
         inputs.push((Arc::from(&*config.feedback.topic), "feedback"));
@@ -199,12 +247,18 @@ impl App {
         let stream = config.tally.stream_settings(&config.stream);
         let alarm = DriftAlarm::open(&config)?;
         let (store, metrics, runtime) = (self.store.clone(), self.metrics.clone(), Handle::current());
+        let drift = DriftWatch::load(&config, &metrics);
+        self.lives.drift = Some(drift.clone());
+        let pairs = Live::new(arms::pairs(&config).context("model.challenger")?);
+        self.lives.pairs = Some(pairs.clone());
+        let watched = accuracy::watch(store.clone(), pairs, self.metrics.clone(), self.supervisor.service_shutdown());
+        self.supervisor.spawn_service("accuracy", watched);
         let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
         self.supervisor.spawn_role_thread(name, move || {
             if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
                 return Ok(());
             }
-            let drift = (DriftWatch::load(&config, &metrics), alarm);
+            let drift = (drift, alarm);
             let stage = || TallyStage::new(store.clone(), &config, feedback, drift.clone(), runtime.clone(), &metrics);
             stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
         })?;
@@ -243,26 +297,22 @@ impl App {
         })?;
         Ok(())
     }
-}
 
-/// The labels come from the fast models, which are loaded for that where the classify role runs elsewhere.
-fn load_tiers(config: &Config, classifier: Option<&Classifier>) -> anyhow::Result<Tiers> {
-    let models = match classifier {
-        Some(classifier) => classifier.models().clone(),
-        None => Models::load(config)?,
-    };
-    let labels = |kind| models.of(kind).map_or_else(Vec::new, |model| model.labels().to_vec());
-    Ok(Tiers::load(config, labels)?)
-}
-
-fn load_classifier(config: &Config, metrics: &Metrics) -> anyhow::Result<Classifier> {
-    let classifier = Classifier::load(config)?;
-    for kind in Kind::ALL {
-        if let Some(model) = classifier.models().of(kind) {
-            metrics.set_model(kind, model.id());
-        }
+    /// Trainings too, if there is a schedule.
+    fn start_trainings(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let config = self.config.clone();
+        let Some(schedule) = config.retrain.schedule else { return Ok(()) };
+        let (store, runtime) = (self.store.clone(), Handle::current());
+        let trainer = Trainer::new(config.clone(), schedule, store.clone(), runtime.clone(), &self.metrics);
+        let (readiness, shutdown) = (readiness.role(Role::Forecast.as_str()), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread("retrain", move || {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            trainer.run(&shutdown)
+        })?;
+        Ok(())
     }
-    Ok(classifier)
 }
 
 /// Waits until the tables are there, and creates or updates them if the configuration says so; false when shutdown came

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod api;
+mod change;
 mod checked;
 mod environment;
 mod escalate;
@@ -29,9 +30,10 @@ pub use secret::Secret;
 pub use settings::*;
 pub(crate) use units::parse_duration;
 
+use change::Source;
 use layers::Layers;
 use reader::Ledger;
-use tree::{Document, Node, Origin, Value};
+use tree::{Document, Node, Origin, Table, Value};
 
 /// Every setting with its default and its description.
 pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
@@ -39,9 +41,7 @@ pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
 impl Config {
     /// Reads the user's file, when there is one, and the environment over the defaults.
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigFaults> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let environment = environment();
         match path {
             None => Config::from_layers(None, &environment),
             Some(path) => {
@@ -74,10 +74,20 @@ impl Config {
                 layers.add(layer);
             }
         }
-        let root = Node { value: Value::Table(layers.merged()), origin: Origin::Default };
+        let config = Config::from_tree(layers.merged(), environment, ledger)?;
+        Ok(Config { source: config.source.of_file(file), ..config })
+    }
+
+    /// Checks a whole tree; the ledger may hold faults already.
+    fn from_tree(
+        tree: Table,
+        environment: &BTreeMap<String, String>,
+        mut ledger: Ledger,
+    ) -> Result<Config, ConfigFaults> {
+        let root = Node { value: Value::Table(tree.clone()), origin: Origin::Default };
         let config = checked::read_config(root, environment, &mut ledger);
         match ledger.into_faults() {
-            faults if faults.is_empty() => Ok(config),
+            faults if faults.is_empty() => Ok(Config { source: Source::of_tree(tree), ..config }),
             faults => Err(ConfigFaults::new(faults)),
         }
     }
@@ -118,11 +128,17 @@ impl Config {
     }
 }
 
+/// The variables of this process that are text.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::tree::Table;
     use super::*;
     use crate::record::{Kind, Priority};
 
@@ -199,7 +215,7 @@ a = 1
   config.toml:18: input[1].topic = "queue-events": is the same topic as output.events: events would be classified for ever
   config.toml:22: cache.masks = [...]: "ipv4": expected one of number, hex, ip, uuid, path, email, url, quoted
   config.toml:25: decide.human_verify = 0.9: must not be above decide.auto_route, which is 0.85
-  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, drift, feedback, reports, smtp, ops, api, log"#
+  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, drift, feedback, reports, smtp, retrain, ops, api, reload, log"#
         );
     }
 

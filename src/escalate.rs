@@ -15,5 +15,5 @@ pub mod llm;
 mod stage;
 mod tiers;
 
-pub use stage::EscalateStage;
+pub use stage::{EscalateStage, Generation};
 pub use tiers::{Tiers, TiersError};

@@ -14,7 +14,7 @@
 //! tally      queue-events, feedback ────────────────────────────► volumes (ClickHouse or memory)
 //! forecast   volumes ───────────────────────────────────────────► forecasts, anomalies
 //!
-//! volumes ─► reports, retrain; people ─► feedback (reviews, claims) ─► Kafka: feedback
+//! volumes ─► reports, arms, retrain; people ─► feedback (reviews, claims) ─► Kafka: feedback
 //! ops        over HTTP: health, metrics, and the API, which classifies, shows what is there and takes feedback
 //! ```
 //!
@@ -51,6 +51,8 @@ pub mod retrain;
 
 pub mod reports;
 
+pub mod arms;
+
 pub mod volumes;
 
 pub mod ops;
@@ -58,9 +60,11 @@ pub mod ops;
 pub mod record;
 
 pub mod config;
+pub mod finding;
 mod https;
 pub mod metrics;
 pub mod readiness;
+pub mod reload;
 pub mod supervisor;
 pub mod telemetry;
 

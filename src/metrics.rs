@@ -19,7 +19,8 @@ use prometheus::{
     Registry, TextEncoder, exponential_buckets,
 };
 
-use crate::record::{Kind, Priority, Routing};
+use crate::record::{Arm, Kind, Priority, Routing};
+use crate::reload::Trigger;
 
 pub use labels::{CacheResult, Outcome, StageName};
 pub use llm::LlmState;
@@ -70,6 +71,15 @@ struct Families {
     confidence_drop: GaugeVec,
     build_info: IntGaugeVec,
     model_info: IntGaugeVec,
+    config_info: IntGaugeVec,
+    reloads: IntCounterVec,
+    reload_successful: IntGauge,
+    reload_success_time: Gauge,
+    arm_confidence: HistogramVec,
+    shadow_answers: IntCounterVec,
+    arm_judged: IntGaugeVec,
+    trainings: IntCounterVec,
+    arm_accuracy: GaugeVec,
     role_ready: IntGaugeVec,
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
@@ -219,7 +229,63 @@ impl Metrics {
                 ),
             ),
             build_info: gauge("build_info", "The version that runs; always 1.", &["version"]),
-            model_info: gauge("model_info", "The models in use; always 1.", &["kind", "id"]),
+            model_info: gauge("model_info", "The models in use; always 1.", &["kind", "arm", "id"]),
+            config_info: gauge(
+                "config_info",
+                "Versions of the configuration that decides, as events name it, and of its rules; always 1.",
+                &["version", "rules"],
+            ),
+            reloads: counter(
+                "reloads_total",
+                "Reloads by who asked (signal, api, file) and what came of it (changed, unchanged, refused).",
+                &["trigger", "result"],
+            ),
+            reload_successful: register(
+                &registry,
+                IntGauge::with_opts(
+                    Opts::new("config_last_reload_successful", "0 while what the last reload read is refused, else 1.")
+                        .namespace("triaged"),
+                ),
+            ),
+            reload_success_time: register(
+                &registry,
+                Gauge::with_opts(
+                    Opts::new(
+                        "config_last_reload_success_timestamp_seconds",
+                        "When a configuration was last taken up, at the start or later, since the Unix epoch.",
+                    )
+                    .namespace("triaged"),
+                ),
+            ),
+            arm_confidence: histogram(
+                "arm_confidence_ratio",
+                "Confidence of the fast model of each arm, while a challenger is tried.",
+                &["kind", "arm"],
+                vec![0.3, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95, 0.99],
+            ),
+            shadow_answers: counter(
+                "shadow_answers_total",
+                "Answers of a challenger in the shadow, by whether its queue is the champion's (agree, disagree).",
+                &["kind", "result"],
+            ),
+            trainings: counter(
+                "trainings_total",
+                "Scheduled trainings by what became of them (promoted, kept, failed).",
+                &["kind", "result"],
+            ),
+            arm_judged: gauge(
+                "arm_judged_events",
+                "Events of the last 30 days that an arm's model decided, or would have, and that people judged.",
+                &["kind", "arm"],
+            ),
+            arm_accuracy: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("arm_accuracy_ratio", "Share of an arm's judged events whose queue was right.")
+                        .namespace("triaged"),
+                    &["kind", "arm"],
+                ),
+            ),
             role_ready: gauge("role_ready", "1 when the role is ready, else 0.", &["role"]),
             http_requests: counter(
                 "http_requests_total",
@@ -369,9 +435,60 @@ impl Metrics {
         self.0.http_duration.with_label_values(&[route, method]).observe(took.as_secs_f64());
     }
 
-    /// States which model serves a kind.
-    pub fn set_model(&self, kind: Kind, id: &str) {
-        self.0.model_info.with_label_values(&[kind.as_str(), id]).set(1);
+    /// States which models serve; those that were stated before are forgotten.
+    pub fn set_models<'m>(&self, models: impl Iterator<Item = (Kind, Arm, &'m str)>) {
+        self.0.model_info.reset();
+        for (kind, arm, id) in models {
+            self.0.model_info.with_label_values(&[kind.as_str(), arm.as_str(), id]).set(1);
+        }
+    }
+
+    /// States which configuration and rules decide.
+    pub fn set_config(&self, version: &str, rules: &str) {
+        self.0.config_info.reset();
+        self.0.config_info.with_label_values(&[version, rules]).set(1);
+    }
+
+    /// Counts a reload. `result`: changed, unchanged or refused.
+    pub fn reload(&self, trigger: Trigger, result: &str) {
+        self.0.reloads.with_label_values(&[trigger.as_str(), result]).inc();
+        self.set_reloaded(result != "refused");
+    }
+
+    /// Whether what was read last runs.
+    pub fn set_reloaded(&self, successful: bool) {
+        self.0.reload_successful.set(i64::from(successful));
+        if successful {
+            let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            self.0.reload_success_time.set(since_epoch.as_secs_f64());
+        }
+    }
+
+    pub fn arm_confidence(&self, kind: Kind, arm: Arm) -> Histogram {
+        self.0.arm_confidence.with_label_values(&[kind.as_str(), arm.as_str()])
+    }
+
+    pub fn shadow_answers(&self, kind: Kind, agrees: bool) -> IntCounter {
+        let result = if agrees { "agree" } else { "disagree" };
+        self.0.shadow_answers.with_label_values(&[kind.as_str(), result])
+    }
+
+    /// `result`: promoted, kept or failed.
+    pub fn trainings(&self, kind: Kind, result: &str) -> IntCounter {
+        self.0.trainings.with_label_values(&[kind.as_str(), result])
+    }
+
+    /// Accuracies by kind and arm, each with the events that it rests on, in the place of those before.
+    pub fn set_arm_accuracies(&self, accuracies: impl Iterator<Item = (Kind, Arm, u64, Option<f64>)>) {
+        self.0.arm_judged.reset();
+        self.0.arm_accuracy.reset();
+        for (kind, arm, judged, accuracy) in accuracies {
+            let labels = [kind.as_str(), arm.as_str()];
+            self.0.arm_judged.with_label_values(&labels).set(judged as i64);
+            if let Some(accuracy) = accuracy {
+                self.0.arm_accuracy.with_label_values(&labels).set(accuracy);
+            }
+        }
     }
 
     /// The present values of a counter or gauge family with their labels, for the live view of the demo.

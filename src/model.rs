@@ -36,4 +36,4 @@ pub use fetch::{
 pub use package::{
     DataSource, MANIFEST_FILE, Manifest, PackageError, Reproduce, Thresholds, WEIGHTS_FILE, WeightsFile,
 };
-pub use registry::{Registry, RegistryError, Version};
+pub use registry::{Registry, RegistryError, Version, files_of, promoted_name};

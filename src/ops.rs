@@ -16,11 +16,13 @@ mod listener;
 pub mod review;
 mod routes;
 mod server;
+mod serving;
 mod tls;
 
-pub use api::{ApiError, ApiServer};
+pub use api::{ApiError, ApiParts, ApiServer};
 pub use keyring::{Denied, Keyring};
 pub use keys::{KeyRecord, KeyState, KeysError, KeysFile, Moment, NewKey, Permission};
 pub use listener::BindError;
 pub use server::OpsServer;
+pub use serving::Serving;
 pub use tls::TlsError;

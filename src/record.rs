@@ -99,6 +99,27 @@ impl FromStr for Priority {
     }
 }
 
+/// Which of two models that are compared decided, or would have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Arm {
+    /// The model that is in use.
+    Champion,
+    /// The one that is tried.
+    Challenger,
+}
+
+impl Arm {
+    pub const ALL: [Arm; 2] = [Arm::Champion, Arm::Challenger];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Arm::Champion => "champion",
+            Arm::Challenger => "challenger",
+        }
+    }
+}
+
 /// What is to be done with an event, by its confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -289,6 +310,18 @@ pub struct Reason<'a> {
     pub weight: f32,
 }
 
+/// What a challenger says that decides nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Shadow<'a> {
+    /// Name and version of the challenger.
+    #[serde(borrow)]
+    pub model: Cow<'a, str>,
+    /// The queue that it would have chosen.
+    #[serde(borrow)]
+    pub queue: Cow<'a, str>,
+    pub confidence: f32,
+}
+
 /// Indicators of compromise found in the text, each normalised (defanged forms are re-fanged), sorted, unique.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Indicators {
@@ -353,6 +386,15 @@ pub struct QueueEvent<'a> {
     /// Name and version of the model that was asked; absent when a rule alone decided.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Cow<'a, str>>,
+    /// Whose record it is, while a challenger is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<Arm>,
+    /// What the challenger says, while it is tried in the shadow.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow<'a>>,
+    /// Version of the configuration that decided, with its rules and models.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub template_id: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,11 @@
 mod corrections;
 mod guard;
 mod merge;
+mod run;
+mod trainer;
 
 pub use corrections::{Correction, Corrections, Unusable};
 pub use guard::{Comparison, LabelChange, Ruling, compare};
 pub use merge::{Conflict, Merged, held_out_rows, merge};
+pub use run::{MOST_JUDGEMENTS, RetrainError, Retrained, model_name, retrain};
+pub use trainer::{Trainer, TrainerError};

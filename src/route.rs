@@ -72,7 +72,7 @@ pub struct EventTopics {
 
 impl EventTopics {
     /// Adds what is needed to the role's topics.
-    pub fn new(output: &OutputSettings, topics: &mut Topics) -> Self {
+    pub fn new(output: &OutputSettings, topics: &Topics) -> Self {
         EventTopics {
             events: topics.add(&output.events),
             by_queue: output.topics.iter().map(|(queue, topic)| (queue.clone(), topics.add(topic))).collect(),

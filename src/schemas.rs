@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::decode::Reject;
 use crate::record::{
-    Alternative, Escalation, Feedback, Indicators, Kind, Priority, QueueEvent, Reason, Routing, SourcePosition, rfc3339,
+    Alternative, Arm, Escalation, Feedback, Indicators, Kind, Priority, QueueEvent, Reason, Routing, Shadow,
+    SourcePosition, rfc3339,
 };
 use crate::stream::dead_letter_header;
 
@@ -82,6 +83,9 @@ fn whole_event() -> QueueEvent<'static> {
             hashes: vec!["d41d8cd98f00b204e9800998ecf8427e".to_owned()],
         },
         model: Some("tickets@1".into()),
+        arm: Some(Arm::Champion),
+        shadow: Some(Shadow { model: "tickets@2".into(), queue: "CTI".into(), confidence: 0.8 }),
+        config: Some("0a1b2c3d".into()),
         template_id: Some("0123456789abcdef".into()),
         text: Some("title\ncontent".into()),
     }
@@ -211,6 +215,9 @@ fn broken_values_do_not_conform() {
         ("/reasons/0/weight", Value::Null),
         ("/reasons/0/feature", json!("")),
         ("/indicators/ips", json!([])),
+        ("/arm", json!("third")),
+        ("/shadow/confidence", json!(2)),
+        ("/config", json!("")),
         ("/template_id", json!("12")),
         ("/text", Value::Null),
     ] {

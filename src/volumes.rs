@@ -30,7 +30,7 @@ pub use feedback::{
 };
 pub use memory::MemoryStore;
 pub use migrations::{Migration, Pending};
-pub use question::{DecisionCount, EventCursor, EventQuery, QueueCount};
+pub use question::{ArmCount, DecisionCount, EventCursor, EventQuery, QueueCount};
 pub use row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow, InvalidEvent};
 pub use store::{TOTAL, Volume, VolumeQuery, VolumeStore};
 pub use stored::StoredEvent;

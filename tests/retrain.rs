@@ -2,18 +2,24 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use triaged::config::DeviceKind;
 use triaged::model::{FastModel, Registry, Scratch};
-use triaged::record::{Record, Ticket, new_id};
+use triaged::record::{Kind, Record, Ticket, new_id};
 
 use crate::feedback::{block_on, feedback_row, store};
+use crate::peers::broker::Broker;
 use crate::peers::clickhouse::ClickHouse;
-use crate::peers::daemon::triaged;
+use crate::peers::client::Isolation;
+use crate::peers::daemon::{Daemon, triaged};
+use crate::peers::wait_until;
 use crate::setup::Setup;
+
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const HOSTS: [&str; 8] = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa", "lambda"];
 pub(crate) const TOPICS: [(&str, &str); 3] = [
@@ -170,4 +176,60 @@ fn a_worse_model_is_not_promoted_unless_it_is_told_to() {
     let forced = lab.retrain(&["--promote"]);
     assert_eq!((&forced["promoted"], &forced["version"]), (&json!(true), &json!("0002")));
     assert_eq!(registry.current("desk").expect("readable").as_deref(), Some("0002"));
+}
+
+#[test]
+fn on_a_schedule_one_instance_trains_and_a_running_daemon_takes_the_version_up() {
+    let lab = Lab::new();
+    let broker = Broker::start();
+    for topic in ["tickets", "logs", "queue-events", "dead-letters", "forecasts", "anomalies"] {
+        broker.create_topic(topic, 2);
+    }
+    let registry = Registry::new(Path::new(&lab.path("registry")));
+    fs::create_dir_all(registry.folder("desk", "0001")).expect("made");
+    for file in ["manifest.json", "weights.safetensors"] {
+        fs::copy(Path::new(&lab.path("first")).join(file), registry.folder("desk", "0001").join(file)).expect("copied");
+    }
+    registry.promote("desk", "0001").expect("promoted");
+    let mut random = StdRng::seed_from_u64(14);
+    let said: Vec<Value> = (0..60).map(|_| correction(&fill(TOKEN, &mut random), "accounts")).collect();
+    lab.say(&said);
+    // The last training was two days ago.
+    let store = store(&lab.clickhouse);
+    let now = u32::try_from(chrono::Utc::now().timestamp()).expect("this century");
+    block_on(store.training_done(Kind::Ticket, now - 2 * 86_400)).expect("the store takes it");
+
+    let setup = Setup::new(&broker.bootstrap(), "at_least_once")
+        .with("clickhouse.url", &format!("'{}'", lab.clickhouse.url()))
+        .with("clickhouse.events_retention", "'0s'")
+        .with("output.escalate", "false")
+        .with("rules.files", "[]")
+        .with("model.registry", &format!("'{}'", lab.path("registry")))
+        .with("model.ticket", "'registry:desk'")
+        .with("model.log", "''")
+        .with("reload.watch", "'100ms'")
+        .with("retrain.schedule", "'daily 00:00'")
+        .with("retrain.ticket", &format!("'{}'", lab.path("base.jsonl")))
+        .with("retrain.since", "'3650d'")
+        .with("retrain.time_budget", "'0s'");
+    let mut one = Daemon::start_roles("classify,forecast", &setup.clone().instance("one").toml());
+    let mut two = Daemon::start_roles("forecast", &setup.instance("two").toml());
+    one.wait_ready();
+    two.wait_ready();
+    let is_done =
+        || block_on(store.last_training(Kind::Ticket)).expect("the store answers").is_some_and(|at| at > now - 86_400);
+    wait_until("the training is done and noted", PATIENCE, is_done);
+    let versions = registry.versions("desk").expect("readable");
+    let current: Vec<bool> = versions.iter().map(|version| version.is_current).collect();
+    assert_eq!(current, [false, true], "one version, and it is in use");
+    let trained = lab.current();
+    let id = format!("id=\"{}\"", trained.id());
+    wait_until("the daemon has taken it up", PATIENCE, || one.metric("triaged_model_info", &[&id]) == 1.0);
+    let ticket = json!({"title": "help", "content": "the token of server kappa shows full packets on port 7"});
+    broker.produce("tickets", [("T-1", ticket.to_string())]);
+    let event = broker.reader("queue-events", Isolation::ReadUncommitted).wait_for(1, PATIENCE)[0].json();
+    assert_eq!((&event["queue"], &event["model"]), (&json!("accounts"), &json!(trained.id())));
+    let promoted = |daemon: &Daemon| daemon.metric("triaged_trainings_total", &["result=\"promoted\""]);
+    assert_eq!(promoted(&one) + promoted(&two), 1.0);
+    assert!(one.stop(PATIENCE).success() && two.stop(PATIENCE).success());
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::DecideSettings;
-use crate::record::{DecidedBy, Priority, Record, Routing};
+use crate::record::{Arm, DecidedBy, Priority, Record, Routing};
 use crate::route::Policy;
 use crate::rules::RuleVerdict;
 
@@ -64,7 +64,21 @@ pub struct Verdict<'c> {
     pub alternatives: Vec<(&'c str, f32)>,
     pub tags: Vec<&'c str>,
     pub model: Option<&'c str>,
+    /// While a challenger is tried.
+    pub arm: Option<Arm>,
+    /// What the challenger says that decides nothing.
+    pub shadow: Option<ShadowVerdict<'c>>,
     pub template_id: Option<u64>,
+}
+
+/// What would have been decided.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShadowVerdict<'c> {
+    pub model: &'c str,
+    pub queue: &'c str,
+    pub confidence: f32,
+    /// Whether it is the queue that the champion says; `None` where only a rule decided.
+    pub agrees: Option<bool>,
 }
 
 /// The policy, and how much of an answer a verdict shows.
@@ -101,6 +115,11 @@ impl Decider {
         self.policy.routing(confidence, auto_route)
     }
 
+    /// The queue that a label leads to.
+    pub(super) fn queue_of<'c>(&'c self, label: &'c str) -> &'c str {
+        self.policy.queue_of(label)
+    }
+
     fn priority(&self, rule: Option<Priority>, category: Option<&str>, record: &Record<'_>) -> Priority {
         self.policy.priority(rule, category, record.stated_priority())
     }
@@ -120,6 +139,8 @@ impl Decider {
             alternatives: Vec::new(),
             tags: rule.tags,
             model: None,
+            arm: None,
+            shadow: None,
             template_id: None,
         }
     }
@@ -166,6 +187,8 @@ impl Decider {
             alternatives,
             tags: rule.tags,
             model: opinion.map(|opinion| opinion.model),
+            arm: None,
+            shadow: None,
             template_id,
         }
     }

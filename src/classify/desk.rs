@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use crate::config::{Config, DecodeSettings, Format, IncludeText};
 use crate::decode::{Decoder, Reject};
-use crate::record::{Alternative, Indicators, Kind, Priority, QueueEvent, Reason, Routing, SourcePosition, rfc3339};
+use crate::record::{
+    Alternative, Arm, Indicators, Kind, Priority, QueueEvent, Reason, Routing, Shadow, SourcePosition, rfc3339,
+};
 use crate::rules::indicators;
 
 use super::classifier::{Classifier, Scratch};
@@ -73,6 +75,14 @@ pub struct Decision {
     pub indicators: Indicators,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Whose record it is, while a challenger is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<Arm>,
+    /// What the challenger says, while it is tried in the shadow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow<'static>>,
+    /// Version of the configuration that decided, with its rules and models.
+    pub config: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_id: Option<String>,
 }
@@ -110,6 +120,13 @@ impl Decision {
             tags: event.tags.into_iter().map(std::borrow::Cow::into_owned).collect(),
             indicators: event.indicators,
             model: owned(event.model),
+            arm: event.arm,
+            shadow: event.shadow.map(|shadow| Shadow {
+                model: shadow.model.into_owned().into(),
+                queue: shadow.queue.into_owned().into(),
+                confidence: shadow.confidence,
+            }),
+            config: owned(event.config).unwrap_or_default(),
             template_id: owned(event.template_id),
         }
     }
@@ -118,6 +135,7 @@ impl Decision {
 /// Classifies one record at a time. Shared by all threads; each brings its own `Scratch`.
 #[derive(Debug)]
 pub struct Desk {
+    version: Arc<str>,
     classifier: Arc<Classifier>,
     by_topic: Vec<(Arc<str>, Arc<Decoder>)>,
     /// In the order of `Kind::ALL`; `None` where no input is of that kind.
@@ -128,12 +146,13 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(classifier: Arc<Classifier>, config: &Config) -> Self {
+    pub fn new(config: &Config, version: Arc<str>, classifier: Arc<Classifier>) -> Self {
         let inputs = config.inputs.iter();
         let of_kind = |kind| config.inputs.iter().find(|input| input.decode.kind == kind);
         // Who names no topic may bring records in any format.
         let any_format = |settings: &DecodeSettings| DecodeSettings { format: Format::Auto, ..settings.clone() };
         Desk {
+            version,
             classifier,
             by_topic: inputs.map(|input| (Arc::clone(&input.topic), Decoder::new(&input.decode).into())).collect(),
             by_kind: Kind::ALL.map(|kind| of_kind(kind).map(|input| Decoder::new(&any_format(&input.decode)).into())),
@@ -141,6 +160,11 @@ impl Desk {
             explain: config.output.explain,
             max_record_bytes: config.inputs.iter().map(|input| input.decode.max_record_bytes).max().unwrap_or_default(),
         }
+    }
+
+    /// What decisions name the configuration by.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     pub fn classifier(&self) -> &Classifier {
@@ -173,13 +197,15 @@ impl Desk {
     ) -> Result<Decision, Reject> {
         let now = Utc::now().timestamp_millis();
         let record = decoder.decode(value, now)?;
-        let verdict = self.classifier.classify(&record, scratch);
+        let key = record.ticket_id().unwrap_or(record.text()).as_bytes();
+        let verdict = self.classifier.classify(&record, key, scratch);
         let found = if self.indicators { indicators::extract(record.text()) } else { Indicators::default() };
         // No place in Kafka, which the decision leaves out again.
         let nowhere = SourcePosition { topic: "".into(), partition: 0, offset: 0 };
         let (occurred_at, decided_at) = (rfc3339(record.occurred_at()), rfc3339(now));
         let never = IncludeText::Never;
         let mut event = event::queue_event(nowhere, &record, &verdict, found, &occurred_at, &decided_at, never);
+        event.config = Some(self.version.as_ref().into());
         event.reasons = self.classifier.explain(&record, &verdict, explain.unwrap_or(self.explain));
         let fate = match verdict.action {
             Action::Publish => Fate::Publish,
@@ -202,7 +228,7 @@ mod tests {
                      queue = \"soc\"\n[[rule]]\nid = \"noise\"\ndescription = \"x\"\nkind = \"any\"\n\
                      any = [\"heartbeat\"]\ndrop = true\n";
         let rules = RuleSet::parse(&[("test.toml".into(), rules.to_owned())]).unwrap();
-        Desk::new(Arc::new(Classifier::new(&config, rules, Models::default())), &config)
+        Desk::new(&config, "test".into(), Arc::new(Classifier::new(&config, rules, Models::default())))
     }
 
     #[test]

@@ -7,10 +7,11 @@ use chrono::{DateTime, Datelike, Timelike};
 
 use crate::config::IncludeText;
 use crate::record::{
-    Alternative, DecidedBy, Escalation, Indicators, Priority, QueueEvent, Record, Routing, SourcePosition, rfc3339,
+    Alternative, DecidedBy, Escalation, Indicators, Priority, QueueEvent, Record, Routing, Shadow, SourcePosition,
+    rfc3339,
 };
 
-use super::decide::{EscalationReason, Verdict};
+use super::decide::{EscalationReason, ShadowVerdict, Verdict};
 use super::template::template_hex;
 
 /// Formats times, most of which lie in the same second as the one before.
@@ -91,6 +92,13 @@ pub(super) fn queue_event<'a>(
         tags: verdict.tags.iter().copied().map(Cow::Borrowed).collect(),
         indicators,
         model: verdict.model.map(Cow::Borrowed),
+        arm: verdict.arm,
+        shadow: verdict.shadow.map(|ShadowVerdict { model, queue, confidence, .. }| Shadow {
+            model: Cow::Borrowed(model),
+            queue: Cow::Borrowed(queue),
+            confidence,
+        }),
+        config: None,
         template_id: verdict.template_id.map(|id| Cow::Owned(template_hex(id))),
         text: with_text.then(|| Cow::Borrowed(record.text())),
     }

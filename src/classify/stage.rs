@@ -3,63 +3,30 @@
 //! A batch is worked through in chunks and each chunk phase by phase, which keeps code and tables in the CPU's caches
 //! and lets the time of each phase be measured without asking the clock for every record.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use prometheus::{Histogram, IntCounter};
 
-use crate::config::{Config, IncludeText};
-use crate::decode::{Decoder, Reject};
+use crate::decode::Reject;
 use crate::metrics::{self, CacheResult, Metrics, OutcomeCounts, StageName};
-use crate::record::{Indicators, Priority, Record, Routing, rfc3339, write_escalation, write_event};
-use crate::route::{self, EventTopics};
+use crate::record::{Arm, Indicators, Kind, Priority, Record, Routing, rfc3339, write_escalation, write_event};
+use crate::reload::Live;
+use crate::route;
 use crate::rules::indicators;
-use crate::stream::{Batch, Outcome, Outputs, Stage, StageError, TopicId, Topics};
+use crate::stream::{Batch, Input, Outcome, Outputs, Stage, StageError};
 
-use super::classifier::{CacheCounts, Classifier, Scratch};
+use super::classifier::{CacheCounts, Scratch};
 use super::decide::{Action, Verdict};
 use super::event::{self, Clock};
+use super::generation::Generation;
 
 /// Records worked through at a time.
 const CHUNK: usize = 256;
-
-/// Where the role's outputs go.
-#[derive(Debug, Clone)]
-pub struct Destinations {
-    topics: Topics,
-    events: EventTopics,
-    /// `None`: nobody is there to escalate to.
-    escalations: Option<TopicId>,
-    include_text: IncludeText,
-    indicators: bool,
-    /// Reasons that an event lists.
-    explain: usize,
-}
-
-impl Destinations {
-    pub fn new(config: &Config) -> Self {
-        let output = &config.output;
-        let mut topics = Topics::new(&output.dead_letters);
-        let events = EventTopics::new(output, &mut topics);
-        let escalations = output.escalate.then(|| topics.add(&output.escalations));
-        Destinations {
-            events,
-            escalations,
-            include_text: output.include_text,
-            indicators: output.indicators,
-            explain: output.explain,
-            topics,
-        }
-    }
-
-    pub fn topics(&self) -> &Topics {
-        &self.topics
-    }
-}
 
 /// Metric handles, looked up once.
 #[derive(Debug)]
@@ -99,6 +66,10 @@ struct Tally<'c> {
     dead_letters: Vec<(&'static str, u64)>,
     rules: Vec<(&'c str, u64)>,
     queues: Vec<(&'c str, [u64; 4])>,
+    /// Confidences by kind and arm, while a challenger is tried.
+    confidences: [[Vec<f32>; 2]; 2],
+    /// By kind: the shadow's answers that were the champion's, and others.
+    shadow: [[u64; 2]; 2],
 }
 
 fn entry<K: PartialEq + Copy, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
@@ -110,7 +81,16 @@ fn entry<K: PartialEq + Copy, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mu
 }
 
 impl<'c> Tally<'c> {
-    fn verdict(&mut self, outcome: metrics::Outcome, verdict: &Verdict<'c>) {
+    fn verdict(&mut self, kind: Kind, outcome: metrics::Outcome, verdict: &Verdict<'c>) {
+        if let (Some(arm), true) = (verdict.arm, verdict.model.is_some()) {
+            self.confidences[kind as usize][arm as usize].push(verdict.confidence);
+        }
+        if let Some(shadow) = &verdict.shadow {
+            self.confidences[kind as usize][Arm::Challenger as usize].push(shadow.confidence);
+            if let Some(agrees) = shadow.agrees {
+                self.shadow[kind as usize][usize::from(!agrees)] += 1;
+            }
+        }
         self.outcomes.count(outcome, verdict.decided_by.tier());
         if let crate::record::DecidedBy::Rule(id) = verdict.decided_by {
             *entry(&mut self.rules, id) += 1;
@@ -137,6 +117,19 @@ impl<'c> Tally<'c> {
         };
         for (counter, by) in meters.routing.iter().zip(self.routing) {
             add(counter, by);
+        }
+        // Nothing is exported of arms that there are not.
+        for kind in Kind::ALL {
+            for (agrees, by) in [true, false].into_iter().zip(self.shadow[kind as usize]).filter(|(_, by)| *by > 0) {
+                add(&meters.metrics.shadow_answers(kind, agrees), by);
+            }
+            for arm in Arm::ALL {
+                let seen = &self.confidences[kind as usize][arm as usize];
+                if !seen.is_empty() {
+                    let histogram = meters.metrics.arm_confidence(kind, arm);
+                    seen.iter().for_each(|confidence| histogram.observe(f64::from(*confidence)));
+                }
+            }
         }
         let lookups = [cache.hits, cache.misses, cache.recheck_agree, cache.recheck_disagree];
         for (counter, by) in meters.cache.iter().zip(lookups) {
@@ -175,39 +168,28 @@ struct Phases {
 /// One worker of the classify role.
 #[derive(Debug)]
 pub struct ClassifyStage {
+    live: Live<Generation>,
     worker: Worker,
     meters: Meters,
 }
 
-/// What a chunk needs.
-#[derive(Debug)]
+/// What a worker keeps from one batch to the next.
+#[derive(Debug, Default)]
 struct Worker {
-    classifier: Arc<Classifier>,
-    /// By input topic.
-    decoders: Arc<[Decoder]>,
-    destinations: Arc<Destinations>,
     scratch: Scratch,
     clock: Clock,
 }
 
 impl ClassifyStage {
-    /// `decoders` are in the order of the engine's inputs.
-    pub fn new(
-        classifier: Arc<Classifier>,
-        decoders: Arc<[Decoder]>,
-        destinations: Arc<Destinations>,
-        metrics: &Metrics,
-    ) -> Self {
-        ClassifyStage {
-            worker: Worker { classifier, decoders, destinations, scratch: Scratch::default(), clock: Clock::default() },
-            meters: Meters::new(metrics),
-        }
+    pub fn new(live: Live<Generation>, metrics: &Metrics) -> Self {
+        ClassifyStage { live, worker: Worker::default(), meters: Meters::new(metrics) }
     }
 }
 
 impl Stage for ClassifyStage {
     fn process(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<(), StageError> {
-        let classifier = Arc::clone(&self.worker.classifier);
+        // Once for the whole batch: what is exchanged meanwhile holds from the next one on.
+        let generation = self.live.get();
         let decided_at = rfc3339(Utc::now().timestamp_millis());
         let (mut tally, mut phases) = (Tally::default(), Phases::default());
         let mut start = 0;
@@ -216,11 +198,11 @@ impl Stage for ClassifyStage {
             start = chunk.end;
             let mut attempt = Tally::default();
             let work = AssertUnwindSafe(|| {
-                self.worker.chunk(&classifier, batch, chunk.clone(), outputs, &decided_at, &mut attempt, &mut phases);
+                self.worker.chunk(&generation, batch, chunk.clone(), outputs, &decided_at, &mut attempt, &mut phases);
             });
             match catch_unwind(work) {
                 Ok(()) => tally.absorb(attempt),
-                Err(_) => self.one_by_one(&classifier, batch, chunk, outputs, &decided_at, &mut tally, &mut phases),
+                Err(_) => self.one_by_one(&generation, batch, chunk, outputs, &decided_at, &mut tally, &mut phases),
             }
         }
         let cache = std::mem::take(&mut self.worker.scratch.cache_counts);
@@ -237,7 +219,7 @@ impl ClassifyStage {
     #[allow(clippy::too_many_arguments)]
     fn one_by_one<'c>(
         &mut self,
-        classifier: &'c Classifier,
+        generation: &'c Generation,
         batch: &Batch,
         chunk: Range<usize>,
         outputs: &mut Outputs,
@@ -251,7 +233,7 @@ impl ClassifyStage {
             let mut attempt = Tally::default();
             let work = AssertUnwindSafe(|| {
                 let one = index..index + 1;
-                self.worker.chunk(classifier, batch, one, outputs, decided_at, &mut attempt, phases);
+                self.worker.chunk(generation, batch, one, outputs, decided_at, &mut attempt, phases);
             });
             if catch_unwind(work).is_ok() {
                 tally.absorb(attempt);
@@ -278,6 +260,12 @@ impl<'c> Tally<'c> {
         for (rule, by) in other.rules {
             *entry(&mut self.rules, rule) += by;
         }
+        for (all, more) in self.confidences.iter_mut().flatten().zip(other.confidences.into_iter().flatten()) {
+            all.extend(more);
+        }
+        for (sum, more) in self.shadow.iter_mut().flatten().zip(other.shadow.into_iter().flatten()) {
+            *sum += more;
+        }
         for (queue, by_priority) in other.queues {
             for (sum, more) in entry(&mut self.queues, queue).iter_mut().zip(by_priority) {
                 *sum += more;
@@ -286,11 +274,19 @@ impl<'c> Tally<'c> {
     }
 }
 
+/// A record's partition and offset.
+fn place_key(input: Input<'_>) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&input.place().partition.to_le_bytes());
+    key[4..].copy_from_slice(&input.offset().to_le_bytes());
+    key
+}
+
 impl Worker {
     #[allow(clippy::too_many_arguments)]
     fn chunk<'c>(
         &mut self,
-        classifier: &'c Classifier,
+        generation: &'c Generation,
         batch: &Batch,
         chunk: Range<usize>,
         outputs: &mut Outputs,
@@ -299,11 +295,12 @@ impl Worker {
         phases: &mut Phases,
     ) {
         let started = Instant::now();
+        let classifier = &*generation.classifier;
         let decoded: Vec<Result<Record<'_>, Reject>> = chunk
             .clone()
             .map(|index| {
                 let input = batch.get(index);
-                self.decoders[input.input()].decode(input.value(), input.timestamp())
+                generation.decoders[input.input()].decode(input.value(), input.timestamp())
             })
             .collect();
         let decoded_at = Instant::now();
@@ -318,8 +315,13 @@ impl Worker {
         for ((index, record), rule) in chunk.zip(&decoded).zip(said_by_rules) {
             match record {
                 Ok(record) => {
-                    let verdict = classifier.decide(record, rule, &mut self.scratch);
-                    self.emit(batch, index, record, &verdict, outputs, decided_at, tally);
+                    let input = batch.get(index);
+                    // Without a key of its own a record is as good as its place, which a replay does not change.
+                    let place =
+                        if record.ticket_id().is_none() && input.key().is_none() { place_key(input) } else { [0; 12] };
+                    let key = record.ticket_id().map(str::as_bytes).or(input.key()).unwrap_or(&place);
+                    let verdict = classifier.decide(record, rule, key, &mut self.scratch);
+                    self.emit(generation, batch, index, record, &verdict, outputs, decided_at, tally);
                 }
                 Err(reject) => {
                     outputs.dead_letter(batch.get(index), index, reject.reason(), reject);
@@ -335,6 +337,7 @@ impl Worker {
     #[allow(clippy::too_many_arguments)]
     fn emit<'c>(
         &mut self,
+        generation: &'c Generation,
         batch: &Batch,
         index: usize,
         record: &Record<'_>,
@@ -345,21 +348,23 @@ impl Worker {
     ) {
         if verdict.action == Action::Drop {
             outputs.dropped(index);
-            tally.verdict(metrics::Outcome::Dropped, verdict);
+            tally.verdict(record.kind(), metrics::Outcome::Dropped, verdict);
             return;
         }
         let input = batch.get(index);
-        let found = match self.destinations.indicators {
+        let destinations = &generation.destinations;
+        let found = match destinations.indicators {
             true => indicators::extract(record.text()),
             false => Indicators::default(),
         };
         let occurred_at = self.clock.format(record.occurred_at());
-        let include_text = self.destinations.include_text;
+        let include_text = destinations.include_text;
         let mut event =
             event::queue_event(input.position(), record, verdict, found, occurred_at, decided_at, include_text);
-        event.reasons = self.classifier.explain(record, verdict, self.destinations.explain);
+        event.reasons = generation.classifier.explain(record, verdict, destinations.explain);
+        event.config = Some(Cow::Borrowed(&generation.version));
         let key = record.ticket_id().map(str::as_bytes).or(input.key());
-        let (outcome, written) = match (verdict.action, self.destinations.escalations) {
+        let (outcome, written) = match (verdict.action, destinations.escalations) {
             (Action::Escalate(reason), Some(topic)) => {
                 let headers = route::headers(&event, true);
                 let escalation = event::escalation(event, record, reason, verdict.rule_priority);
@@ -367,7 +372,7 @@ impl Worker {
                 (metrics::Outcome::Escalation, outputs.message(batch, index, topic, key, headers, write))
             }
             _ => {
-                let topic = self.destinations.events.of(verdict.queue);
+                let topic = destinations.events.of(verdict.queue);
                 let headers = route::headers(&event, false);
                 let write = |value: &mut Vec<u8>| write_event(value, &event);
                 (metrics::Outcome::Event, outputs.message(batch, index, topic, key, headers, write))
@@ -375,7 +380,7 @@ impl Worker {
         };
         match written {
             Outcome::DeadLetter => tally.dead_letter("output_too_large"),
-            Outcome::Message | Outcome::Dropped | Outcome::Stored => tally.verdict(outcome, verdict),
+            Outcome::Message | Outcome::Dropped | Outcome::Stored => tally.verdict(record.kind(), outcome, verdict),
         }
     }
 }

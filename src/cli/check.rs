@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Serialize;
 
-use crate::config::{Config, Fault};
+use crate::classify::ModelError;
+use crate::config::Config;
+use crate::finding::Finding;
 use crate::model::FastModel;
 use crate::record::Kind;
-use crate::rules::{Rule, RuleFault, RuleSet};
+use crate::rules::{Rule, RuleSet};
 use crate::stream::{PropertyFaults, check_properties};
 
 use super::{FaultsListed, Globals, write_json};
@@ -37,22 +39,6 @@ struct Report {
     warnings: Vec<Finding>,
 }
 
-/// One fault or warning.
-#[derive(Debug, Serialize)]
-struct Finding {
-    /// config, rules or models.
-    part: &'static str,
-    /// `file:line`, an environment variable, or a name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<String>,
-    /// The setting or the rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    problem: String,
-}
-
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
     globals.log_warnings();
     let mut report = Report::default();
@@ -62,7 +48,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
             check_rules(&config, &mut report);
             check_models(&config, &mut report);
         }
-        Err(faults) => report.faults.extend(faults.as_slice().iter().map(config_finding)),
+        Err(faults) => report.faults.extend(faults.as_slice().iter().map(Finding::from)),
     }
     report.ok = report.faults.is_empty() && (report.warnings.is_empty() || !arguments.strict);
     if globals.json {
@@ -86,21 +72,15 @@ fn check_config(config: &Config, report: &mut Report) {
         }));
     }
     let warnings = config.warnings().into_iter();
-    report.warnings.extend(warnings.map(|problem| Finding {
-        part: "config",
-        place: None,
-        key: None,
-        value: None,
-        problem,
-    }));
+    report.warnings.extend(warnings.map(Finding::of_config));
 }
 
 fn check_rules(config: &Config, report: &mut Report) {
     let rules = match RuleSet::load(&config.rules.files) {
         Ok(rules) => rules,
-        Err(faults) => return report.faults.extend(faults.iter().map(rule_finding)),
+        Err(faults) => return report.faults.extend(faults.iter().map(Finding::from)),
     };
-    report.warnings.extend(rules.warnings().iter().map(rule_finding));
+    report.warnings.extend(rules.warnings().iter().map(Finding::from));
     let faults = rules.check_examples();
     if faults.is_empty() {
         let count = |examples: fn(&Rule) -> usize| rules.rules().iter().map(examples).sum::<usize>();
@@ -108,48 +88,39 @@ fn check_rules(config: &Config, report: &mut Report) {
         let (rules, files) = (rules.rules().len(), config.rules.files.len());
         report.checked.push(format!("rules: {rules} in {files} files, {examples} examples hold"));
     }
-    report.faults.extend(faults.iter().map(rule_finding));
+    report.faults.extend(faults.iter().map(Finding::from));
 }
 
 fn check_models(config: &Config, report: &mut Report) {
-    for (kind, spec) in [(Kind::Ticket, &config.model.ticket), (Kind::Log, &config.model.log)] {
+    let (model, challenger) = (&config.model, &config.model.challenger);
+    for (setting, kind, spec) in [
+        ("model", Kind::Ticket, &model.ticket),
+        ("model", Kind::Log, &model.log),
+        ("model.challenger", Kind::Ticket, &challenger.ticket),
+        ("model.challenger", Kind::Log, &challenger.log),
+    ] {
+        let (role, mode) = match setting {
+            "model" => ("model", ""),
+            _ => ("challenger", challenger.mode.as_str()),
+        };
         let Some(spec) = spec else {
-            report.checked.push(format!("no model for {kind} records: rules alone decide"));
+            if setting == "model" {
+                report.checked.push(format!("no model for {kind} records: rules alone decide"));
+            }
             continue;
         };
-        match FastModel::load_configured(spec, &config.model) {
-            Ok(model) => {
-                let labels = model.labels().len();
-                report.checked.push(format!("model of {kind} records: {}, {labels} labels", model.id()));
+        match FastModel::load_configured(spec, model) {
+            Ok(loaded) if loaded.kind() == kind => {
+                let labels = loaded.labels().len();
+                let mode = if mode.is_empty() { String::new() } else { format!(", {mode}") };
+                report.checked.push(format!("{role} of {kind} records: {}, {labels} labels{mode}", loaded.id()));
             }
-            Err(error) => report.faults.push(Finding {
-                part: "models",
-                place: Some(spec.clone()),
-                key: Some(format!("model.{kind}")),
-                value: None,
-                problem: format!("{:#}", anyhow::Error::from(error)),
-            }),
+            Ok(loaded) => {
+                let error = ModelError::Kind(loaded.kind());
+                report.faults.push(Finding::of_model(setting, kind, spec, error));
+            }
+            Err(error) => report.faults.push(Finding::of_model(setting, kind, spec, error)),
         }
-    }
-}
-
-fn config_finding(fault: &Fault) -> Finding {
-    Finding {
-        part: "config",
-        place: Some(fault.place.clone()),
-        key: Some(fault.key.clone()),
-        value: fault.value.clone(),
-        problem: fault.rule.clone(),
-    }
-}
-
-fn rule_finding(fault: &RuleFault) -> Finding {
-    Finding {
-        part: "rules",
-        place: Some(fault.line.map_or_else(|| fault.file.to_string(), |line| format!("{}:{line}", fault.file))),
-        key: fault.rule.as_ref().map(|rule| format!("rule `{rule}`")),
-        value: None,
-        problem: fault.problem.to_string(),
     }
 }
 
@@ -159,13 +130,7 @@ fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     let findings = [("warning", &report.warnings), ("fault", &report.faults)];
     for (word, finding) in findings.into_iter().flat_map(|(word, list)| list.iter().map(move |one| (word, one))) {
-        let place = finding.place.iter().map(|place| format!("{place}: ")).collect::<String>();
-        let key = match (&finding.key, &finding.value) {
-            (Some(key), Some(value)) => format!("{key} = {value}: "),
-            (Some(key), None) => format!("{key}: "),
-            (None, _) => String::new(),
-        };
-        writeln!(out, "{word:<8} {place}{key}{}", finding.problem)?;
+        writeln!(out, "{word:<8} {finding}")?;
     }
     let (faults, warnings) = (report.faults.len(), report.warnings.len());
     let plural = |count: usize| if count == 1 { "" } else { "s" };

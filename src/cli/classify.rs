@@ -216,7 +216,8 @@ impl Session {
         let unreadable =
             |reject: Reject| Unreadable { file, line: row.line, reason: reject.reason(), error: reject.to_string() };
         let record = self.decoder.decode(&row.value, now).map_err(unreadable)?;
-        let verdict = self.classifier.classify(&record, scratch);
+        let key = record.ticket_id().unwrap_or(record.text()).as_bytes();
+        let verdict = self.classifier.classify(&record, key, scratch);
         let reasons = self.classifier.explain(&record, &verdict, self.explain);
         let indicators = if self.indicators { indicators::extract(record.text()) } else { Indicators::default() };
         Ok(decision(file, row.line, record, verdict, indicators, reasons))

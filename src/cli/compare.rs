@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::task::JoinSet;
 
-use crate::classify::Models;
+use crate::classify::{ClassifierError, Models};
 use crate::escalate::llm::{Agreement, Isotonic, Label, LabelSet, LlmOutcome, LlmTier, Pair, Question};
 use crate::model::Scratch;
 use crate::model::dataset::Dataset;
@@ -69,7 +69,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
     }
     let dataset = Dataset::read(&arguments.data, arguments.kind, &arguments.columns.columns())?;
     let rows = arguments.limit.unwrap_or(usize::MAX).min(dataset.examples.len());
-    let models = Models::load(&config)?;
+    let models = Models::load(&config).map_err(ClassifierError::Models)?;
     let model =
         models.of(arguments.kind).with_context(|| format!("there is no model for {} records", arguments.kind))?;
     let labels = LabelSet::try_new(model.labels().iter().map(|label| Label::new(Arc::clone(label), "")).collect())?;

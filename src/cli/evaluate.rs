@@ -1,16 +1,18 @@
 //! `triaged evaluate`: what a model is worth on labelled rows, or what training would make of them.
 
+mod live;
 mod tiers;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write, stdout};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::config::DeviceKind;
+use crate::config::{DeviceKind, parse_duration};
 use crate::model::dataset::Dataset;
 use crate::model::evaluation::{Outcome, Report, mcnemar};
 use crate::model::train::TrainSettings;
@@ -27,10 +29,11 @@ use super::{Globals, write_json};
                              triaged evaluate --model builtin:tickets --data held-out.jsonl --predictions out.jsonl\n  \
                              triaged evaluate --compare models/old models/new --data held-out.jsonl\n  \
                              triaged evaluate --cross-validate 5 --kind ticket --data tickets.jsonl\n  \
-                             triaged evaluate --model models/deep --encoder models/minilm --data held-out.jsonl")]
+                             triaged evaluate --model models/deep --encoder models/minilm --data held-out.jsonl\n  \
+                             triaged evaluate --live --since 7d --config my.toml")]
 pub(super) struct Arguments {
     /// Model package: a folder, builtin:NAME or registry:NAME
-    #[arg(long, value_name = "MODEL", required_unless_present_any = ["compare", "cross_validate"])]
+    #[arg(long, value_name = "MODEL", required_unless_present_any = ["compare", "cross_validate", "live"])]
     model: Option<String>,
 
     /// Two packages on the same rows, with McNemar's test of whether they differ
@@ -66,9 +69,17 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 42)]
     seed: u64,
 
+    /// Compare model.challenger with the model that decides, by the events and the feedback in ClickHouse
+    #[arg(long, conflicts_with_all = ["model", "compare", "cross_validate", "data", "predictions"])]
+    live: bool,
+
+    /// With --live: how far back
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30d", requires = "live")]
+    since: Duration,
+
     /// Labelled rows: a .csv file with a header, or JSON lines
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "live")]
+    data: Option<PathBuf>,
 
     #[command(flatten)]
     columns: ColumnArguments,
@@ -79,6 +90,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()> {
+    if arguments.live {
+        return live::run(arguments.since, globals);
+    }
     if let Some(encoder) = &arguments.encoder {
         return tiers::run(&arguments, encoder, globals);
     }
@@ -97,9 +111,15 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
         return write_json(&evaluation.result());
     }
     let mut out = stdout().lock();
-    writeln!(out, "{} on {}", evaluation.model.id(), short_path(&arguments.data))?;
+    writeln!(out, "{} on {}", evaluation.model.id(), short_path(arguments.data()?))?;
     write_report(&mut out, &evaluation.report)?;
     Ok(())
+}
+
+impl Arguments {
+    fn data(&self) -> anyhow::Result<&Path> {
+        self.data.as_deref().context("no --data")
+    }
 }
 
 /// One model's predictions for all rows of a data set.
@@ -127,7 +147,7 @@ struct RowPrediction<'a> {
 
 impl Evaluation {
     fn run(arguments: &Arguments, model: FastModel) -> anyhow::Result<Self> {
-        let dataset = Dataset::read(&arguments.data, model.kind(), &arguments.columns.columns())?;
+        let dataset = Dataset::read(arguments.data()?, model.kind(), &arguments.columns.columns())?;
         // Labels that the model does not know are counted too, as errors.
         let mut names = dataset.labels();
         names.extend(model.labels().iter().map(|label| label.to_string()));
@@ -144,7 +164,7 @@ impl Evaluation {
                 Outcome { label: place(&example.label), predicted: of_model[found.label], confidence: found.confidence }
             })
             .collect();
-        let report = Report::new(&outcomes, &names, &format!("all rows of {}", short_path(&arguments.data)));
+        let report = Report::new(&outcomes, &names, &format!("all rows of {}", short_path(arguments.data()?)));
         Ok(Evaluation { model, dataset, outcomes, report })
     }
 
@@ -207,7 +227,7 @@ fn compare(arguments: &Arguments, first: FastModel, second: FastModel, globals: 
 
 fn validate_training(arguments: &Arguments, parts: usize, globals: &Globals) -> anyhow::Result<()> {
     let kind = arguments.kind.context("--cross-validate needs --kind")?;
-    let dataset = Dataset::read(&arguments.data, kind, &arguments.columns.columns())?;
+    let dataset = Dataset::read(arguments.data()?, kind, &arguments.columns.columns())?;
     let settings = TrainSettings { seed: arguments.seed, ..TrainSettings::new(kind, "validation") };
     let bar = progress_bar();
     let mut progress = |progress| show(&bar, &progress);

@@ -14,7 +14,7 @@ use super::{Globals, UsageError, write_json};
 /// List, promote or take back trained versions; fetch an encoder
 ///
 /// The registry is the folder `model.registry`; `model.ticket = "registry:NAME"` uses the version of NAME that was
-/// promoted last. A daemon reads it when it starts.
+/// promoted last. A running daemon takes a change up by itself (`reload.watch`).
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
                              triaged model list\n  \
@@ -104,6 +104,9 @@ fn tell(name: &str, version: &str, globals: &Globals) -> anyhow::Result<()> {
     if globals.json {
         return write_json(&serde_json::json!({ "name": name, "version": version }));
     }
-    writeln!(io::stdout().lock(), "{name} {version} is in use; a running daemon needs a restart to load it")?;
+    writeln!(
+        io::stdout().lock(),
+        "{name} {version} is in use; a running daemon takes it up when it sees the change, or on SIGHUP"
+    )?;
     Ok(())
 }

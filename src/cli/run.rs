@@ -31,7 +31,7 @@ pub(super) fn run(arguments: Arguments, globals: &Globals) -> anyhow::Result<()>
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let app = App::load(config, &roles)?;
+    let app = App::load(config, &roles)?.reloading();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
     let result = runtime.block_on(app.run());
     // What did not finish in time must not hold up the exit.

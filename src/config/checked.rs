@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::record::{Kind, Priority};
 
 use super::api::read_api;
+use super::change::Source;
 use super::escalate::read_escalate;
-use super::feedback::{check_mail, read_drift, read_feedback, read_reports, read_smtp};
+use super::feedback::{check_mail, check_retrain, read_drift, read_feedback, read_reports, read_retrain, read_smtp};
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
@@ -16,6 +17,7 @@ use super::tree::{Node, Origin};
 use super::units::parse_utc_offset;
 use super::volumes::{read_clickhouse, read_forecast, read_tally, read_volumes};
 
+const LEAST_WATCH: Duration = Duration::from_millis(100);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Half of the transaction time-out, so that the outputs of a full interval can still be acknowledged.
@@ -64,9 +66,12 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             feedback: root.table("feedback", read_feedback),
             reports: root.table("reports", read_reports),
             smtp: root.table("smtp", |section| read_smtp(section, environment)),
+            retrain: root.table("retrain", read_retrain),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
             api: root.table("api", read_api),
+            reload: root.table("reload", read_reload),
             log: root.table("log", read_log),
+            source: Source::default(),
         }
     });
     check_topics(&config, ledger);
@@ -74,6 +79,8 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
     check_sizes(&config, ledger);
     check_escalation(&config, ledger);
     check_mail(&config, ledger);
+    check_challenger(&config, ledger);
+    check_retrain(&config, ledger);
     config
 }
 
@@ -239,6 +246,34 @@ fn read_model(section: &mut Section<'_>) -> ModelSettings {
             "" => Ok(None),
             text => Ok(Some(node.origin.resolve(text))),
         }),
+        challenger: section.table("challenger", |section| ChallengerSettings {
+            ticket: section.read("ticket", None, package),
+            log: section.read("log", None, package),
+            mode: section.choice("mode", &[("shadow", ChallengerMode::Shadow), ("split", ChallengerMode::Split)]),
+            share: section.share("share"),
+        }),
+    }
+}
+
+/// Zero is never; less than the least would keep the disk busy.
+fn read_reload(section: &mut Section<'_>) -> ReloadSettings {
+    let watch = section.duration("watch", Duration::ZERO..=60 * MINUTE);
+    if !watch.is_zero() && watch < LEAST_WATCH {
+        section.fault("watch", "must be \"0s\", which switches it off, or at least \"100ms\"");
+    }
+    ReloadSettings { watch: (!watch.is_zero()).then_some(watch) }
+}
+
+/// A challenger beside nothing has nobody to be compared with.
+fn check_challenger(config: &Config, ledger: &mut Ledger) {
+    let (model, challenger) = (&config.model, &config.model.challenger);
+    for (kind, champion, challenger) in
+        [("ticket", &model.ticket, &challenger.ticket), ("log", &model.log, &challenger.log)]
+    {
+        let key = format!("model.challenger.{kind}");
+        if challenger.is_some() && champion.is_none() && ledger.sound(&[&key]) {
+            ledger.fault(&key, format!("needs model.{kind}, the champion that it is compared with"));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
 const PART_SEPARATOR: &str = "__";
 /// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
 /// `TRIAGED_SERVICE_HOST`.
-pub(super) const SECTIONS: [&str; 21] = [
+pub(super) const SECTIONS: [&str; 23] = [
     "kafka",
     "stream",
     "input",
@@ -29,8 +29,10 @@ pub(super) const SECTIONS: [&str; 21] = [
     "feedback",
     "reports",
     "smtp",
+    "retrain",
     "ops",
     "api",
+    "reload",
     "log",
 ];
 

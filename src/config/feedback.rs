@@ -1,11 +1,15 @@
-//! `[drift]`, `[feedback]`, `[reports]` and `[smtp]`.
+//! `[drift]`, `[feedback]`, `[reports]`, `[smtp]` and `[retrain]`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checked::parse_topic;
 use super::reader::{Ledger, Section};
-use super::settings::{Config, DriftSettings, FeedbackSettings, ReportSettings, Schedule, SmtpSettings, SmtpTls};
+use super::settings::{
+    Config, DriftSettings, FeedbackSettings, ReportSettings, RetrainSettings, Schedule, SmtpSettings, SmtpTls,
+    StoreKind,
+};
+use super::tree::Node;
 use super::volumes::read_secret;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,6 +58,47 @@ pub(super) fn read_smtp(section: &mut Section<'_>, environment: &BTreeMap<String
             "" => Ok(String::new()),
             text => parse_address(text),
         }),
+    }
+}
+
+pub(super) fn read_retrain(section: &mut Section<'_>) -> RetrainSettings {
+    let path = |node: Node| match node.as_text()?.trim() {
+        "" => Ok(None),
+        text => Ok(Some(node.origin.resolve(text))),
+    };
+    RetrainSettings {
+        schedule: section.parsed("schedule", None, |text| match text.trim() {
+            "" => Ok(None),
+            text => parse_schedule(text).map(Some),
+        }),
+        ticket: section.read("ticket", None, path),
+        log: section.read("log", None, path),
+        since: section.duration("since", HOUR..=36_500 * 24 * HOUR),
+        time_budget: section.duration("time_budget", Duration::ZERO..=24 * HOUR),
+    }
+}
+
+/// A version that nobody follows would be trained for nothing.
+pub(super) fn check_retrain(config: &Config, ledger: &mut Ledger) {
+    let (retrain, model) = (&config.retrain, &config.model);
+    if retrain.schedule.is_none() {
+        return;
+    }
+    let schedule = "retrain.schedule";
+    if retrain.ticket.is_none() && retrain.log.is_none() {
+        ledger.fault(schedule, "needs retrain.ticket or retrain.log, the labelled rows that feedback is added to");
+    }
+    for (kind, rows, spec) in [("ticket", &retrain.ticket, &model.ticket), ("log", &retrain.log, &model.log)] {
+        let is_name = |spec: &str| spec.strip_prefix("registry:").is_some_and(|name| !name.contains('@'));
+        let follows = spec.as_deref().is_some_and(is_name) && model.registry.is_some();
+        if rows.is_some() && !follows {
+            let rule =
+                format!("needs model.registry and model.{kind} = \"registry:NAME\", which takes up what is promoted");
+            ledger.fault(&format!("retrain.{kind}"), rule);
+        }
+    }
+    if config.volumes.store == StoreKind::Memory {
+        ledger.fault(schedule, "needs volumes.store = \"clickhouse\", where the feedback lies");
     }
 }
 
@@ -123,6 +168,21 @@ mod tests {
         for wrong in ["", "weekly 07:00", "weekly noday 07:00", "daily 24:00", "daily 7:00", "hourly", "daily +7:00"] {
             assert!(parse_schedule(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_schedule_of_trainings_needs_rows_a_registry_and_a_name_that_follows_it() {
+        let faults = |text: &str| Config::from_toml(text).expect_err("this configuration is wrong").to_string();
+        let schedule = "[retrain]\nschedule = \"weekly sun 03:00\"\n";
+        assert!(
+            faults(schedule).contains("retrain.schedule = \"weekly sun 03:00\": needs retrain.ticket or retrain.log")
+        );
+        let rows = format!("{schedule}ticket = \"rows.jsonl\"\n");
+        assert!(faults(&rows).contains("retrain.ticket = \"rows.jsonl\": needs model.registry and model.ticket"));
+        let whole = format!("{rows}[model]\nregistry = \"models\"\nticket = \"registry:tickets\"\n");
+        assert!(Config::from_toml(&whole).expect("right").retrain.schedule.is_some());
+        assert!(faults(&format!("{whole}[volumes]\nstore = \"memory\"\n")).contains("needs volumes.store"));
+        assert!(Config::from_toml("").expect("right").retrain.schedule.is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::record::{Kind, Priority};
 
+use super::change::Source;
 use super::llm::LlmSettings;
 use super::secret::Secret;
 
@@ -30,9 +31,13 @@ pub struct Config {
     pub feedback: FeedbackSettings,
     pub reports: ReportSettings,
     pub smtp: SmtpSettings,
+    pub retrain: RetrainSettings,
     pub ops: OpsSettings,
     pub api: ApiSettings,
+    pub reload: ReloadSettings,
     pub log: LogSettings,
+    /// As it was written, for telling what another one changes.
+    pub(super) source: Source,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +135,36 @@ pub struct ModelSettings {
     pub log: Option<String>,
     /// The folder of trained versions that `registry:NAME` looks in.
     pub registry: Option<PathBuf>,
+    pub challenger: ChallengerSettings,
+}
+
+/// What a challenger may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChallengerMode {
+    /// It is asked about every record and decides none.
+    Shadow,
+    /// It decides a share of the keys.
+    Split,
+}
+
+impl ChallengerMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ChallengerMode::Shadow => "shadow",
+            ChallengerMode::Split => "split",
+        }
+    }
+}
+
+/// Models that are tried beside those that decide.
+#[derive(Debug, Clone)]
+pub struct ChallengerSettings {
+    /// As in `ModelSettings`; `None`: this kind has no challenger.
+    pub ticket: Option<String>,
+    pub log: Option<String>,
+    pub mode: ChallengerMode,
+    /// Share of the keys that the challenger decides in a split, 0 to 1.
+    pub share: f64,
 }
 
 /// What the template cache masks before lines are compared.
@@ -376,6 +411,19 @@ pub struct SmtpSettings {
 }
 
 #[derive(Debug, Clone)]
+pub struct RetrainSettings {
+    /// `None`: never by itself.
+    pub schedule: Option<Schedule>,
+    /// Labelled rows by kind; `None`: this kind is not trained.
+    pub ticket: Option<PathBuf>,
+    pub log: Option<PathBuf>,
+    /// How far back feedback is read.
+    pub since: Duration,
+    /// Work of the search for settings.
+    pub time_budget: Duration,
+}
+
+#[derive(Debug, Clone)]
 pub struct OpsSettings {
     pub listen: Option<std::net::SocketAddr>,
 }
@@ -413,6 +461,12 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// Who signs the certificates that clients must show; `None`: they need none.
     pub client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ReloadSettings {
+    /// How often the files are looked at; `None`: never.
+    pub watch: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

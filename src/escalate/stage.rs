@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::config::{Config, IncludeText};
 use crate::metrics::{self, Metrics, OutcomeCounts, StageName};
 use crate::record::{DecidedBy, Escalation, Kind, LogLine, Record, Routing, Ticket, rfc3339, write_event};
+use crate::reload::Live;
 use crate::route::{self, EventTopics, Policy};
 use crate::stream::{Batch, Outcome, Outputs, Stage, StageError, Topics};
 
@@ -19,13 +20,46 @@ use super::decide::{Opinion, final_event, is_final};
 use super::llm::{LlmOutcome, Question};
 use super::tiers::Tiers;
 
-/// One worker of the escalate role.
+/// One configuration of the role, exchanged as a whole.
 #[derive(Debug)]
-pub struct EscalateStage {
-    tiers: Arc<Tiers>,
+pub struct Generation {
+    /// What events name it by.
+    version: Arc<str>,
+    tiers: Tiers,
     policy: Policy,
     topics: EventTopics,
     include_text: IncludeText,
+}
+
+impl Generation {
+    /// Adds the topics that events go to to the role's.
+    pub fn new(config: &Config, version: Arc<str>, tiers: Tiers, topics: &Topics) -> Self {
+        Generation {
+            version,
+            tiers,
+            policy: Policy::new(&config.decide),
+            topics: EventTopics::new(&config.output, topics),
+            include_text: config.output.include_text,
+        }
+    }
+
+    pub fn tiers(&self) -> &Tiers {
+        &self.tiers
+    }
+
+    fn keeps_text(&self, routing: Routing) -> bool {
+        match self.include_text {
+            IncludeText::Never => false,
+            IncludeText::Unsure => routing != Routing::AutoRoute,
+            IncludeText::Always => true,
+        }
+    }
+}
+
+/// One worker of the escalate role.
+#[derive(Debug)]
+pub struct EscalateStage {
+    live: Live<Generation>,
     /// Where the connections to the LLM live; the engine's workers are plain threads.
     runtime: Handle,
     metrics: Metrics,
@@ -34,19 +68,9 @@ pub struct EscalateStage {
 }
 
 impl EscalateStage {
-    /// The topics of the role's outputs.
-    pub fn topics(config: &Config) -> (Topics, EventTopics) {
-        let mut topics = Topics::new(&config.output.dead_letters);
-        let events = EventTopics::new(&config.output, &mut topics);
-        (topics, events)
-    }
-
-    pub fn new(tiers: Arc<Tiers>, config: &Config, topics: EventTopics, runtime: Handle, metrics: &Metrics) -> Self {
+    pub fn new(live: Live<Generation>, runtime: Handle, metrics: &Metrics) -> Self {
         EscalateStage {
-            tiers,
-            policy: Policy::new(&config.decide),
-            topics,
-            include_text: config.output.include_text,
+            live,
             runtime,
             metrics: metrics.clone(),
             encoder_duration: metrics.stage(StageName::Encoder),
@@ -55,11 +79,11 @@ impl EscalateStage {
     }
 
     /// Asks the encoder about all records, kind by kind.
-    fn ask_encoder(&self, climbing: &mut [Climbing<'_>]) {
+    fn ask_encoder(&self, tiers: &Tiers, climbing: &mut [Climbing<'_>]) {
         let started = Instant::now();
         let mut asked = false;
         for kind in Kind::ALL {
-            let Some(model) = self.tiers.model(kind) else { continue };
+            let Some(model) = tiers.model(kind) else { continue };
             let places: Vec<usize> =
                 (0..climbing.len()).filter(|&at| climbing[at].escalation.event.kind == kind).collect();
             if places.is_empty() {
@@ -92,22 +116,24 @@ impl EscalateStage {
     }
 
     /// Asks the LLM about what is still open, all at once; the tier itself keeps to its limits and deadlines.
-    fn ask_llm(&self, climbing: &mut [Climbing<'_>]) {
-        if self.tiers.llm.is_none() {
+    fn ask_llm(&self, generation: &Arc<Generation>, climbing: &mut [Climbing<'_>]) {
+        let tiers = &generation.tiers;
+        if tiers.llm.is_none() {
             return;
         }
         let started = Instant::now();
         let answers = self.runtime.block_on(async {
             let mut asked = JoinSet::new();
-            for (at, open) in climbing.iter().enumerate().filter(|(_, climbing)| !climbing.is_final(&self.policy)) {
+            for (at, open) in climbing.iter().enumerate().filter(|(_, climbing)| !climbing.is_final(&generation.policy))
+            {
                 let event = &open.escalation.event;
                 let kind = event.kind;
-                let (Some(text), true) = (event.text.as_deref(), self.tiers.llm(kind).is_some()) else { continue };
+                let (Some(text), true) = (event.text.as_deref(), tiers.llm(kind).is_some()) else { continue };
                 let text = text.to_owned();
                 let template_key = event.template_id.as_deref().and_then(|id| u64::from_str_radix(id, 16).ok());
-                let tiers = Arc::clone(&self.tiers);
+                let generation = Arc::clone(generation);
                 asked.spawn(async move {
-                    let (llm, labels) = tiers.llm(kind)?;
+                    let (llm, labels) = generation.tiers.llm(kind)?;
                     // The tier's own deadline is the shorter one.
                     let deadline = tokio::time::Instant::now() + LONGEST_WAIT;
                     let asked = Instant::now();
@@ -134,7 +160,7 @@ impl EscalateStage {
                         label: Cow::Owned(answer.label.to_string()),
                         confidence: rounded(answer.confidence),
                         decided_by: DecidedBy::Llm,
-                        model: Cow::Owned(self.tiers.llm_model().to_owned()),
+                        model: Cow::Owned(tiers.llm_model().to_owned()),
                         doubted: answer.suspicion.is_some(),
                     });
                 }
@@ -142,14 +168,6 @@ impl EscalateStage {
             }
         }
         self.llm_duration.observe(started.elapsed().as_secs_f64());
-    }
-
-    fn keeps_text(&self, routing: Routing) -> bool {
-        match self.include_text {
-            IncludeText::Never => false,
-            IncludeText::Unsure => routing != Routing::AutoRoute,
-            IncludeText::Always => true,
-        }
     }
 }
 
@@ -171,6 +189,7 @@ impl Climbing<'_> {
 
 impl Stage for EscalateStage {
     fn process(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<(), StageError> {
+        let generation = self.live.get();
         let mut outcomes = OutcomeCounts::default();
         let mut climbing = Vec::with_capacity(batch.len());
         for (index, input) in batch.iter().enumerate() {
@@ -183,14 +202,15 @@ impl Stage for EscalateStage {
                 }
             }
         }
-        self.ask_encoder(&mut climbing);
-        self.ask_llm(&mut climbing);
+        self.ask_encoder(&generation.tiers, &mut climbing);
+        self.ask_llm(&generation, &mut climbing);
         let decided_at = rfc3339(Utc::now().timestamp_millis());
         for Climbing { index, escalation, opinions } in climbing {
-            let event =
-                final_event(escalation, &opinions, &self.policy, &decided_at, |routing| self.keeps_text(routing));
+            let keep_text = |routing| generation.keeps_text(routing);
+            let mut event = final_event(escalation, &opinions, &generation.policy, &decided_at, keep_text);
+            event.config = Some(Cow::Borrowed(&generation.version));
             let key = event.ticket_id.as_deref().map(str::as_bytes).or(batch.get(index).key());
-            let topic = self.topics.of(&event.queue);
+            let topic = generation.topics.of(&event.queue);
             let headers = route::headers(&event, false);
             let written = outputs.message(batch, index, topic, key, headers, |value| write_event(value, &event));
             let increments = &mut outputs.counts.increments;

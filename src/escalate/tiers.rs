@@ -23,12 +23,12 @@ pub enum TiersError {
     Llm(#[source] BuildError),
 }
 
-/// Encoder and LLM.
-#[derive(Debug)]
+/// Encoder and LLM; cloning shares them.
+#[derive(Debug, Clone)]
 pub struct Tiers {
     ticket: Option<Arc<DeepModel>>,
     log: Option<Arc<DeepModel>>,
-    pub(super) llm: Option<LlmTier>,
+    pub(super) llm: Option<Arc<LlmTier>>,
     llm_model: String,
     ticket_labels: Option<LabelSet>,
     log_labels: Option<LabelSet>,
@@ -51,23 +51,29 @@ impl Tiers {
             _ => Ok(None),
         };
         let llm = match settings.llm.enabled {
-            true => Some(LlmTier::try_new(settings.llm.clone()).map_err(TiersError::Llm)?),
+            true => Some(Arc::new(LlmTier::try_new(settings.llm.clone()).map_err(TiersError::Llm)?)),
             false => None,
         };
+        Tiers {
+            ticket: model(Kind::Ticket, &settings.ticket)?,
+            log: model(Kind::Log, &settings.log)?,
+            ticket_labels: None,
+            log_labels: None,
+            llm_model: settings.llm.model.clone(),
+            llm,
+        }
+        .with_labels(labels)
+    }
+
+    /// The same tiers, budgets and caches for other fast models.
+    pub fn with_labels(&self, labels: impl Fn(Kind) -> Vec<Arc<str>>) -> Result<Self, TiersError> {
         let label_set = |kind| match labels(kind) {
-            names if names.is_empty() || llm.is_none() => Ok(None),
+            names if names.is_empty() || self.llm.is_none() => Ok(None),
             names => LabelSet::try_new(names.into_iter().map(|name| Label::new(name, "")).collect())
                 .map(Some)
                 .map_err(|source| TiersError::Labels { kind, source }),
         };
-        Ok(Tiers {
-            ticket: model(Kind::Ticket, &settings.ticket)?,
-            log: model(Kind::Log, &settings.log)?,
-            ticket_labels: label_set(Kind::Ticket)?,
-            log_labels: label_set(Kind::Log)?,
-            llm_model: settings.llm.model.clone(),
-            llm,
-        })
+        Ok(Tiers { ticket_labels: label_set(Kind::Ticket)?, log_labels: label_set(Kind::Log)?, ..self.clone() })
     }
 
     pub fn model(&self, kind: Kind) -> Option<&DeepModel> {
@@ -83,17 +89,14 @@ impl Tiers {
             Kind::Ticket => self.ticket_labels.as_ref(),
             Kind::Log => self.log_labels.as_ref(),
         };
-        Some((self.llm.as_ref()?, labels?))
+        Some((self.llm.as_deref()?, labels?))
     }
 
     /// Shows how the LLM is doing, if there is one.
-    pub fn show(self: &Arc<Self>, metrics: &Metrics) {
-        if self.llm.is_none() {
-            return;
-        }
-        let tiers = Arc::clone(self);
+    pub fn show(&self, metrics: &Metrics) {
+        let Some(llm) = self.llm.clone() else { return };
         metrics.watch_llm(move || {
-            let Some(status) = tiers.llm.as_ref().and_then(LlmTier::status) else { return LlmState::default() };
+            let Some(status) = llm.status() else { return LlmState::default() };
             LlmState {
                 breaker_open: status.breaker != "closed",
                 pause_seconds: status.pause.as_secs_f64(),

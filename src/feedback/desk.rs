@@ -88,9 +88,13 @@ pub struct Desk {
 impl Desk {
     /// Reads the queues from the configuration, its rules and models. Nothing is connected before the first feedback.
     pub fn open(config: &Config, store: VolumeStore) -> Result<Self, DeskSetupError> {
-        let queues = KnownQueues::load(config)?;
+        Desk::with_queues(config, store, Arc::new(KnownQueues::load(config)?))
+    }
+
+    /// The same, with queues that somebody else keeps up to date.
+    pub fn with_queues(config: &Config, store: VolumeStore, queues: Arc<KnownQueues>) -> Result<Self, DeskSetupError> {
         let outbox = Outbox::new(&config.kafka, &config.stream, config.feedback.send_deadline)?;
-        Ok(Desk::new(config, store, Arc::new(outbox), Arc::new(queues)))
+        Ok(Desk::new(config, store, Arc::new(outbox), queues))
     }
 
     pub fn new(config: &Config, store: VolumeStore, outbox: Arc<Outbox>, queues: Arc<KnownQueues>) -> Self {

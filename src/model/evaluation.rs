@@ -158,6 +158,11 @@ pub fn mcnemar(first: &[Outcome], second: &[Outcome]) -> McNemar {
     let pairs = || first.iter().zip(second);
     let only_first_right = pairs().filter(|(a, b)| a.is_right() && !b.is_right()).count();
     let only_second_right = pairs().filter(|(a, b)| !a.is_right() && b.is_right()).count();
+    mcnemar_of(only_first_right, only_second_right)
+}
+
+/// The same for what has been counted.
+pub fn mcnemar_of(only_first_right: usize, only_second_right: usize) -> McNemar {
     let trials = only_first_right + only_second_right;
     let fewer = only_first_right.min(only_second_right);
     // Binomial(trials, 1/2), summed in logarithms: 2^-trials underflows.

@@ -126,7 +126,7 @@ impl FastModel {
             row.iter_mut().for_each(|value| *value *= scale);
         }
         FastModel {
-            id: format!("{}@{}", manifest.name, &manifest.weights.sha256[..8]),
+            id: manifest.id(),
             labels: manifest.labels.iter().map(|label| Arc::from(label.as_str())).collect(),
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             rows: RowTable::new(&keys),

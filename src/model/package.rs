@@ -349,6 +349,11 @@ impl Manifest {
         Ok(Package::load(folder.as_deref().unwrap_or(spec))?.manifest)
     }
 
+    /// Name and version, such as `tickets@1a2b3c4d`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.name, &self.weights.sha256[..8])
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.labels.len() < 2 {
             return Err("a model needs at least two labels".to_owned());

@@ -13,11 +13,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::package::{MANIFEST_FILE, Manifest, PackageError, write_durably};
+use super::package::{MANIFEST_FILE, Manifest, PackageError, WEIGHTS_FILE, write_durably};
 
 const CURRENT: &str = "current";
 const SPEC_PREFIX: &str = "registry:";
+/// `registry:NAME@VERSION` is that version, whatever is promoted.
+const VERSION_MARK: char = '@';
 /// Versions that can be gone back to.
 const MOST_BEFORE: usize = 50;
 /// Four digits keep the folders in order.
@@ -45,7 +48,7 @@ pub enum RegistryError {
 }
 
 /// One trained version.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Version {
     pub name: String,
     pub version: String,
@@ -63,9 +66,30 @@ pub struct Registry(PathBuf);
 /// The folder of the current version when `spec` is `registry:NAME`; `None` for any other spec.
 pub(super) fn resolve(spec: &str, registry: Option<&Path>) -> Result<Option<String>, RegistryError> {
     let Some(name) = spec.strip_prefix(SPEC_PREFIX) else { return Ok(None) };
-    let registry = registry.ok_or_else(|| RegistryError::NoRegistry(spec.to_owned()))?;
-    let folder = Registry::new(registry).current_folder(name)?;
+    let registry = Registry::new(registry.ok_or_else(|| RegistryError::NoRegistry(spec.to_owned()))?);
+    let folder = match name.split_once(VERSION_MARK) {
+        None => registry.current_folder(name)?,
+        Some((name, version)) => registry.whole_folder(name, version)?,
+    };
     Ok(Some(folder.to_string_lossy().into_owned()))
+}
+
+/// The name in `registry:NAME`, which follows what is promoted; `None` for any other spec.
+pub fn promoted_name(spec: &str) -> Option<&str> {
+    spec.strip_prefix(SPEC_PREFIX).filter(|name| !name.contains(VERSION_MARK))
+}
+
+/// The files whose change is a change of the package that `spec` names; none for one inside the program.
+pub fn files_of(spec: &str, registry: Option<&Path>) -> Vec<PathBuf> {
+    let pointer = promoted_name(spec).zip(registry).map(|(name, registry)| registry.join(name).join(CURRENT));
+    let folder = match resolve(spec, registry) {
+        Ok(None) if spec.starts_with("builtin:") => None,
+        Ok(None) => Some(PathBuf::from(spec)),
+        Ok(Some(folder)) => Some(PathBuf::from(folder)),
+        Err(_) => None,
+    };
+    let files = folder.map(|folder| [MANIFEST_FILE, WEIGHTS_FILE].map(|file| folder.join(file)));
+    pointer.into_iter().chain(files.into_iter().flatten()).collect()
 }
 
 impl Registry {
@@ -141,11 +165,7 @@ impl Registry {
 
     /// Puts a version into use. Whoever loads `registry:NAME` from now on gets it.
     pub fn promote(&self, name: &str, version: &str) -> Result<(), RegistryError> {
-        let known = self.whole_versions(name)?;
-        if !known.iter().any(|known| known == version) {
-            let (name, version, known) = (name.to_owned(), version.to_owned(), known.join(", "));
-            return Err(RegistryError::UnknownVersion { name, version, known });
-        }
+        self.whole_folder(name, version)?;
         let mut pointer = self.pointer(name)?;
         if pointer.first().is_none_or(|current| current != version) {
             pointer.insert(0, version.to_owned());
@@ -162,6 +182,29 @@ impl Registry {
         pointer.remove(0);
         self.write_pointer(name, &pointer)?;
         Ok(pointer.swap_remove(0))
+    }
+
+    /// The folder of a version that is there.
+    pub fn whole_folder(&self, name: &str, version: &str) -> Result<PathBuf, RegistryError> {
+        let known = self.whole_versions(name)?;
+        match known.iter().any(|known| known == version) {
+            true => Ok(self.folder(name, version)),
+            false => {
+                let (name, version, known) = (name.to_owned(), version.to_owned(), known.join(", "));
+                Err(RegistryError::UnknownVersion { name, version, known })
+            }
+        }
+    }
+
+    /// The version in use, and those that were before, the newest first.
+    pub fn history(&self, name: &str) -> Result<Vec<String>, RegistryError> {
+        self.pointer(name)
+    }
+
+    /// Makes the history what it was; an empty one is that of a model of which nothing was promoted.
+    pub fn restore(&self, name: &str, history: &[String]) -> Result<(), RegistryError> {
+        check_name(name)?;
+        self.write_pointer(name, history)
     }
 
     fn whole_versions(&self, name: &str) -> Result<Vec<String>, RegistryError> {
@@ -246,6 +289,16 @@ mod tests {
         assert!(matches!(registry.rollback("logs"), Err(RegistryError::NothingBefore(_))));
         let spec = resolve("registry:logs", Some(folder.path())).expect("resolved").expect("of the registry");
         assert!(spec.ends_with("0001") && Package::load(&spec).is_ok());
+        let pinned = resolve("registry:logs@0002", Some(folder.path())).expect("resolved").expect("of the registry");
+        assert!(pinned.ends_with("0002"));
+        assert!(matches!(
+            resolve("registry:logs@0009", Some(folder.path())),
+            Err(RegistryError::UnknownVersion { .. })
+        ));
+        let files = files_of("registry:logs", Some(folder.path()));
+        assert!(files.iter().all(|file| file.exists()) && files.len() == 3, "{files:?}");
+        assert_eq!(files_of("registry:logs@0002", Some(folder.path())).len(), 2);
+        assert_eq!(files_of("builtin:logs", None), [""; 0].map(PathBuf::from));
     }
 
     #[test]

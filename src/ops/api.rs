@@ -20,6 +20,7 @@ mod measure;
 mod models;
 mod openapi;
 mod problem;
+mod reload;
 mod reports;
 mod request;
 mod reviews;
@@ -40,9 +41,10 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower_http::cors::CorsLayer;
 
-use crate::classify::{Classifier, Desk};
 use crate::config::{ApiSettings, Config, WindowSettings};
+use crate::feedback::KnownQueues;
 use crate::metrics::Metrics;
+use crate::reload::{Live, ReloadHandle};
 use crate::reports::{MailError, Mailer};
 use crate::supervisor::Shutdown;
 use crate::volumes::VolumeStore;
@@ -51,7 +53,7 @@ use super::keyring::Keyring;
 use super::keys::{KeysError, KeysFile, Moment, Permission};
 use super::listener::{BindError, Limits, Listener};
 use super::tls::{self, TlsError};
-use super::{KeyState, headers};
+use super::{KeyState, Serving, headers};
 use limits::RateLimits;
 use problem::Problem;
 use workers::Workers;
@@ -103,6 +105,18 @@ struct Shared {
     desk: crate::feedback::Desk,
     /// `None`: no mail server, or nobody to write to.
     mailer: Option<Mailer>,
+    reload: ReloadHandle,
+    /// Held by whoever changes the registry.
+    promoting: tokio::sync::Mutex<()>,
+}
+
+/// What the API is given beside its settings.
+#[derive(Debug)]
+pub struct ApiParts {
+    pub serving: Live<Serving>,
+    /// The queues that a correction may name.
+    pub queues: Arc<KnownQueues>,
+    pub reload: ReloadHandle,
 }
 
 #[derive(Clone)]
@@ -145,7 +159,7 @@ impl ApiServer {
     pub async fn bind(
         address: SocketAddr,
         config: &Config,
-        classifier: Arc<Classifier>,
+        parts: ApiParts,
         store: VolumeStore,
         metrics: Metrics,
     ) -> Result<Self, ApiError> {
@@ -156,7 +170,8 @@ impl ApiServer {
         };
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = Listener::bind(address, "api.listen").await?;
-        let desk = crate::feedback::Desk::open(config, store.clone())?;
+        let ApiParts { serving, queues, reload } = parts;
+        let desk = crate::feedback::Desk::with_queues(config, store.clone(), queues)?;
         let mailer = match config.smtp.server.is_empty() || config.reports.email_to.is_empty() {
             true => None,
             false => Some(Mailer::new(&config.smtp, &config.reports.email_to)?),
@@ -166,7 +181,9 @@ impl ApiServer {
             mailer,
             windows: config.forecast.windows.clone(),
             store,
-            workers: Arc::new(Workers::new(Desk::new(classifier, config), config.stream.workers)),
+            workers: Arc::new(Workers::new(serving, config.stream.workers)),
+            reload,
+            promoting: tokio::sync::Mutex::default(),
             keyring,
             limits: RateLimits::new(settings),
             uploads: Arc::new(Semaphore::new(MOST_UPLOADS)),
@@ -239,6 +256,9 @@ fn router(state: ApiState) -> Router {
     let admin = Router::new()
         .route("/v1/reports/email", post(reports::email))
         .route("/v1/audit", get(audit::audit))
+        .route("/v1/models/{name}/promote", post(models::promote))
+        .route("/v1/models/{name}/rollback", post(models::rollback))
+        .route("/v1/reload", post(reload::reload))
         .route_layer(from_fn_with_state(Permission::Admin, access::require));
     let known_callers = read
         .merge(write)

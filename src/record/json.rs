@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::{Alternative, Escalation, Indicators, Priority, QueueEvent, Reason};
+use super::{Alternative, Arm, Escalation, Indicators, Priority, QueueEvent, Reason, Shadow};
 
 /// Appends the JSON of an event.
 pub fn write_event(out: &mut Vec<u8>, event: &QueueEvent<'_>) {
@@ -50,6 +50,15 @@ pub fn write_event(out: &mut Vec<u8>, event: &QueueEvent<'_>) {
     list(out, b",\"tags\":", &event.tags, |out, tag| text(out, tag));
     indicators(out, &event.indicators);
     optional(out, b",\"model\":", event.model.as_deref());
+    optional(out, b",\"arm\":", event.arm.map(Arm::as_str));
+    if let Some(Shadow { model, queue, confidence }) = &event.shadow {
+        field(out, b",\"shadow\":{\"model\":", model);
+        field(out, b",\"queue\":", queue);
+        out.extend_from_slice(b",\"confidence\":");
+        value(out, confidence);
+        out.push(b'}');
+    }
+    optional(out, b",\"config\":", event.config.as_deref());
     optional(out, b",\"template_id\":", event.template_id.as_deref());
     optional(out, b",\"text\":", event.text.as_deref());
     out.push(b'}');
@@ -215,6 +224,7 @@ mod tests {
             reasons in prop::collection::vec((any_text(), -1f32..=1.0), 0..3),
             tags in prop::collection::vec(any_text(), 0..3),
             indicators in any_indicators(),
+            (arm, shadow, config) in (prop::option::of(0..2usize), prop::option::of((any_text(), any_text(), 0f32..=1.0)), prop::option::of(any_text())),
             (model, template_id, text) in (prop::option::of(any_text()), prop::option::of(any_text()), prop::option::of(any_text())),
         ) -> QueueEvent<'static> {
             let source = SourcePosition { topic, partition, offset };
@@ -237,6 +247,9 @@ mod tests {
                 tags,
                 indicators,
                 model,
+                arm: arm.map(|arm| Arm::ALL[arm]),
+                shadow: shadow.map(|(model, queue, confidence)| Shadow { model, queue, confidence }),
+                config,
                 template_id,
                 text,
             }

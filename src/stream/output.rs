@@ -8,6 +8,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use prometheus::IntCounter;
 use rdkafka::message::{Header, OwnedHeaders};
 
@@ -19,28 +20,38 @@ use super::batch::{Batch, Input};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicId(u16);
 
-/// The topics that a role may write to. The dead letter topic is always the first.
+/// The topics that a role may write to; cloning shares them. The dead letter topic is always the first. Topics are added
+/// and never taken away, so an id means the same topic for as long as the role runs, whatever the routes become.
 #[derive(Debug, Clone)]
-pub struct Topics(Vec<Arc<str>>);
+pub struct Topics(Arc<ArcSwap<Vec<Arc<str>>>>);
 
 impl Topics {
     const DEAD_LETTERS: TopicId = TopicId(0);
 
     pub fn new(dead_letters: &str) -> Self {
-        Topics(vec![Arc::from(dead_letters)])
+        Topics(Arc::new(ArcSwap::from_pointee(vec![Arc::from(dead_letters)])))
     }
 
     /// The id of this topic, which is added when it is new.
-    pub fn add(&mut self, name: &str) -> TopicId {
-        let index = self.0.iter().position(|known| &**known == name).unwrap_or_else(|| {
-            self.0.push(Arc::from(name));
-            self.0.len() - 1
+    pub fn add(&self, name: &str) -> TopicId {
+        let place = |topics: &[Arc<str>]| topics.iter().position(|known| &**known == name);
+        self.0.rcu(|topics| match place(topics) {
+            Some(_) => Arc::clone(topics),
+            None => Arc::new(topics.iter().cloned().chain([Arc::from(name)]).collect()),
         });
+        let index = place(&self.0.load()).expect("it was just added");
         TopicId(u16::try_from(index).expect("configuration limits the number of topics"))
     }
 
-    pub(crate) fn name(&self, id: TopicId) -> &str {
-        &self.0[usize::from(id.0)]
+    /// All names, in the order of their ids: at least those of every id that was given out before.
+    pub(crate) fn names(&self) -> Arc<Vec<Arc<str>>> {
+        self.0.load_full()
+    }
+}
+
+impl TopicId {
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
     }
 }
 

@@ -230,9 +230,10 @@ impl Publisher {
     fn send_all(&mut self, slot: usize, outputs: &mut Outputs) {
         let producer = self.producer.as_ref().expect("ensured by the caller");
         let mut messages = std::mem::take(&mut outputs.messages);
+        let topics = self.topics.names();
         self.slots.open(slot, messages.len());
         for (index, message) in messages.iter_mut().enumerate() {
-            let mut record = BaseRecord::with_opaque_to(self.topics.name(message.topic), Slots::opaque(slot, index));
+            let mut record = BaseRecord::with_opaque_to(&topics[message.topic.index()], Slots::opaque(slot, index));
             record.key = message.key.as_ref().map(|range| outputs.bytes(range));
             record.payload = message.value.as_ref().map(|range| outputs.bytes(range));
             record.headers = message.headers.take();

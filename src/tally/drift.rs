@@ -12,7 +12,8 @@ use std::time::Instant;
 use crate::config::{Config, DriftSettings};
 use crate::metrics::Metrics;
 use crate::model::Manifest;
-use crate::record::{Kind, QueueEvent};
+use crate::record::{Arm, Kind, QueueEvent};
+use crate::reload::Live;
 
 /// With fewer events chance makes shifts.
 const FEWEST_EVENTS: usize = 200;
@@ -20,7 +21,7 @@ const FEWEST_EVENTS: usize = 200;
 /// What is watched; cloning shares it, so that all workers fill one window.
 #[derive(Debug, Clone)]
 pub struct DriftWatch {
-    settings: DriftSettings,
+    settings: Live<DriftSettings>,
     metrics: Metrics,
     windows: Arc<Mutex<Vec<Window>>>,
 }
@@ -43,6 +44,8 @@ pub struct Shift {
 #[derive(Debug)]
 struct Window {
     kind: Kind,
+    /// Hash of the model's weights.
+    weights: String,
     places: HashMap<String, usize>,
     /// Share of each label among the rows that were learned from.
     expected: Vec<f64>,
@@ -58,20 +61,21 @@ struct Window {
 impl DriftWatch {
     /// Models without the rows of their labels, and those that are not here, are not watched.
     pub fn load(config: &Config, metrics: &Metrics) -> Self {
-        let specs = [(Kind::Ticket, &config.model.ticket), (Kind::Log, &config.model.log)];
-        let windows = specs
-            .into_iter()
-            .filter_map(|(kind, spec)| Some((kind, spec.as_ref()?)))
-            .filter_map(|(kind, spec)| match Manifest::load_configured(spec, &config.model) {
-                Ok(manifest) if !manifest.label_rows.is_empty() => Some(Window::new(kind, &manifest)),
-                Ok(_) => None,
-                Err(error) => {
-                    tracing::warn!(%kind, %error, "drift is not watched without the model's manifest");
-                    None
-                }
-            })
-            .collect();
-        DriftWatch { settings: config.drift.clone(), metrics: metrics.clone(), windows: Arc::new(Mutex::new(windows)) }
+        let windows = Arc::new(Mutex::new(windows(config)));
+        DriftWatch { settings: Live::new(config.drift.clone()), metrics: metrics.clone(), windows }
+    }
+
+    /// Takes up other settings and models; what was seen of a model that stays is kept.
+    pub fn renew(&self, config: &Config) {
+        let mut fresh = windows(config);
+        let mut known = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        for window in &mut fresh {
+            if let Some(place) = known.iter().position(|known| known.weights == window.weights) {
+                *window = known.swap_remove(place);
+            }
+        }
+        *known = fresh;
+        self.settings.set(config.drift.clone());
     }
 
     /// Takes events into the window; returns what is to be announced.
@@ -81,19 +85,24 @@ impl DriftWatch {
         if windows.is_empty() {
             return Vec::new();
         }
-        for event in events.filter(|event| matches!(&*event.decided_by, "fast" | "cache")) {
+        let settings = self.settings.get();
+        // What a challenger decides says nothing about the model whose labels are expected.
+        let of_champion = |event: &&QueueEvent<'_>| {
+            matches!(&*event.decided_by, "fast" | "cache") && event.arm != Some(Arm::Challenger)
+        };
+        for event in events.filter(of_champion) {
             if let Some(window) = windows.iter_mut().find(|window| window.kind == event.kind) {
-                window.push(event.category.as_deref().unwrap_or_default(), event.confidence, self.settings.window);
+                window.push(event.category.as_deref().unwrap_or_default(), event.confidence, settings.window);
             }
         }
         let mut shifts = Vec::new();
         for window in windows.iter_mut().filter(|window| window.newest.len() >= FEWEST_EVENTS) {
             let values = [window.label_shift(), window.confidence_drop()];
             self.metrics.set_drift(window.kind, values[0], values[1]);
-            let limits = [self.settings.label_shift, self.settings.confidence_drop];
+            let limits = [settings.label_shift, settings.confidence_drop];
             for (place, of) in ["labels", "confidence"].into_iter().enumerate() {
                 let (value, limit) = (values[place], limits[place]);
-                let is_news = window.announced[place].is_none_or(|at| at.elapsed() > self.settings.cooldown);
+                let is_news = window.announced[place].is_none_or(|at| at.elapsed() > settings.cooldown);
                 if limit > 0.0 && value > limit && is_news {
                     window.announced[place] = Some(Instant::now());
                     let (events, model) = (window.newest.len(), window.model.clone());
@@ -105,11 +114,29 @@ impl DriftWatch {
     }
 }
 
+/// Of the champions, one for each kind whose manifest can be read.
+fn windows(config: &Config) -> Vec<Window> {
+    let specs = [(Kind::Ticket, &config.model.ticket), (Kind::Log, &config.model.log)];
+    specs
+        .into_iter()
+        .filter_map(|(kind, spec)| Some((kind, spec.as_ref()?)))
+        .filter_map(|(kind, spec)| match Manifest::load_configured(spec, &config.model) {
+            Ok(manifest) if !manifest.label_rows.is_empty() => Some(Window::new(kind, &manifest)),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(%kind, %error, "drift is not watched without the model's manifest");
+                None
+            }
+        })
+        .collect()
+}
+
 impl Window {
     fn new(kind: Kind, manifest: &Manifest) -> Self {
         let all: usize = manifest.label_rows.iter().sum();
         Window {
             kind,
+            weights: manifest.weights.sha256.clone(),
             places: manifest.labels.iter().cloned().zip(0..).collect(),
             expected: manifest.label_rows.iter().map(|rows| *rows as f64 / all.max(1) as f64).collect(),
             accuracy: manifest.metrics.accuracy,
@@ -187,6 +214,19 @@ mod tests {
         assert_eq!(of, ["labels", "confidence"]);
         assert_eq!(watch.observe(strange.iter()), [], "announced already");
         assert!(watch.metrics.encode().contains("triaged_label_shift{kind=\"log\"}"));
+    }
+
+    #[test]
+    fn a_model_that_stays_keeps_what_was_seen_of_it() {
+        let (watch, _) = watch("window = 1000");
+        let strange: Vec<QueueEvent<'_>> = (0..1_000).map(|_| event("never heard of", 0.1)).collect();
+        assert_eq!(watch.observe(strange.iter()), []);
+        let loud = "[drift]\nwindow = 1000\nlabel_shift = 0.25";
+        watch.renew(&Config::from_toml(loud).expect("settings"));
+        assert_eq!(watch.observe(std::iter::empty()).len(), 1);
+        let other = format!("{loud}\n[model]\nlog = \"\"");
+        watch.renew(&Config::from_toml(&other).expect("settings"));
+        assert_eq!(watch.observe(strange.iter()), []);
     }
 
     #[test]

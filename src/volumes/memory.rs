@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::audit::AuditEntry;
 use super::feedback::{Claimed, ConfidenceCount, FeedbackRow, Judgement, JudgementQuery, ReviewCursor, ReviewFilter};
-use super::question::{DecisionCount, EventQuery, QueueCount};
+use super::question::{ArmCount, DecisionCount, EventQuery, QueueCount};
 use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
 use super::store::{TOTAL, Volume, VolumeQuery};
 use super::stored::StoredEvent;
+use crate::record::Kind;
 use recent::Recent;
 use reviews::ReviewBook;
 
@@ -276,6 +277,18 @@ impl MemoryStore {
     pub fn report_sent(&self, slot: u32) {
         self.book().report_sent(slot);
     }
+
+    pub fn arm_counts(&self, from: i64, to: i64) -> Vec<ArmCount> {
+        self.book().arm_counts(from, to)
+    }
+
+    pub fn last_training(&self, kind: Kind) -> Option<u32> {
+        self.book().last_training(kind)
+    }
+
+    pub fn training_done(&self, kind: Kind, slot: u32) {
+        self.book().training_done(kind, slot);
+    }
 }
 
 impl Sets {
@@ -350,6 +363,9 @@ mod tests {
             cves: &[],
             hashes: &[],
             model: "",
+            config: "",
+            arm: "",
+            shadow: Vec::new(),
             template_id: "",
             text: "",
         }

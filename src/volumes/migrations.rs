@@ -28,7 +28,7 @@ pub struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "0001_queue_events.sql",
@@ -50,6 +50,7 @@ const MIGRATIONS: [Migration; 5] = [
         name: "0005_feedback.sql",
         text: include_str!("../../schemas/clickhouse/0005_feedback.sql"),
     },
+    Migration { version: 6, name: "0006_arms.sql", text: include_str!("../../schemas/clickhouse/0006_arms.sql") },
 ];
 
 const RECORDS: &str = "CREATE TABLE IF NOT EXISTS schema_migrations {{on_cluster}}

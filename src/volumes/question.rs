@@ -3,7 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use clickhouse::Row;
 use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::record::{Kind, Priority, Routing};
@@ -50,6 +52,27 @@ impl FromStr for EventCursor {
             event_id: Uuid::from_slice(id).expect("sixteen bytes"),
         })
     }
+}
+
+/// What one arm of one kind said in a span of time: of a champion and of a challenger in a split the events that its model
+/// decided; of a challenger in the shadow those that it was asked about.
+#[derive(Debug, Clone, PartialEq, Row, Serialize, Deserialize)]
+pub struct ArmCount {
+    /// 1 ticket, 2 log.
+    pub kind: i8,
+    /// `champion` or `challenger`.
+    pub arm: String,
+    /// Name and version.
+    pub model: String,
+    /// 1: its answers decided nothing.
+    pub in_shadow: u8,
+    pub events: u64,
+    /// Of their confidences, and of the squares of those.
+    pub sum: f64,
+    pub squares: f64,
+    /// Of a challenger in the shadow: events that the champion's model decided too, and those for the same queue.
+    pub compared: u64,
+    pub agreed: u64,
 }
 
 /// Events of one queue, kind and priority in a span of time.

@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::record::QueueEvent;
+use crate::record::{Arm, QueueEvent};
 
 /// ClickHouse's `DateTime` ends in 2106; what a record claims beyond that is counted in the last minute, and what lies
 /// before 1970 in the first.
@@ -53,6 +53,11 @@ pub struct EventRow<'a> {
     pub cves: &'a [String],
     pub hashes: &'a [String],
     pub model: &'a str,
+    pub config: &'a str,
+    /// `champion`, `challenger`, or nothing.
+    pub arm: &'a str,
+    /// Model, queue and confidence of what a challenger says in the shadow; one at most.
+    pub shadow: Vec<(&'a str, &'a str, f32)>,
     pub template_id: &'a str,
     pub text: &'a str,
 }
@@ -88,6 +93,9 @@ impl<'a> EventRow<'a> {
             cves: &found.cves,
             hashes: &found.hashes,
             model: text(&event.model),
+            config: text(&event.config),
+            arm: event.arm.map_or("", Arm::as_str),
+            shadow: event.shadow.iter().map(|said| (&*said.model, &*said.queue, said.confidence)).collect(),
             template_id: text(&event.template_id),
             text: text(&event.text),
         })
@@ -240,7 +248,8 @@ mod tests {
         let full = EVENT.replace(
             "\"decided_by\":\"fast\"",
             r#""decided_by":"rule:x","category":"c","ticket_id":"T","alternatives":[{"label":"b","probability":0.25}],
-               "tags":["t"],"indicators":{"ips":["203.0.113.7"]},"model":"logs@1","text":"line""#,
+               "tags":["t"],"indicators":{"ips":["203.0.113.7"]},"model":"logs@1","arm":"challenger",
+               "shadow":{"model":"logs@2","queue":"q","confidence":0.5},"config":"0a1b","text":"line""#,
         );
         for text in [EVENT.replace("1969", "2026"), full.replace("1969", "2026")] {
             let event: QueueEvent<'_> = serde_json::from_str(&text).unwrap();

@@ -7,13 +7,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::config::{Config, StoreKind};
-use crate::record::QueueEvent;
+use crate::record::{Kind, QueueEvent};
 
 use super::audit::AuditEntry;
 use super::clickhouse::{ClickHouseStore, StoreError};
 use super::feedback::{Claimed, ConfidenceCount, FeedbackRow, Judgement, JudgementQuery, ReviewCursor, ReviewFilter};
 use super::memory::MemoryStore;
-use super::question::{DecisionCount, EventQuery, QueueCount};
+use super::question::{ArmCount, DecisionCount, EventQuery, QueueCount};
 use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRow};
 use super::stored::StoredEvent;
 
@@ -289,6 +289,32 @@ impl VolumeStore {
         match self {
             VolumeStore::ClickHouse(store) => store.confidence(from, to).await,
             VolumeStore::Memory(store) => Ok(store.confidence(from, to)),
+        }
+    }
+
+    /// What each arm said about events of this time, while a challenger is tried; milliseconds since 1970-01-01 UTC.
+    pub async fn arm_counts(&self, from: i64, to: i64) -> Result<Vec<ArmCount>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.arm_counts(from, to).await,
+            VolumeStore::Memory(store) => Ok(store.arm_counts(from, to)),
+        }
+    }
+
+    /// The slot of the last scheduled training of a kind that was done, in seconds since 1970-01-01 UTC.
+    pub async fn last_training(&self, kind: Kind) -> Result<Option<u32>, StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.last_training(kind).await,
+            VolumeStore::Memory(store) => Ok(store.last_training(kind)),
+        }
+    }
+
+    pub async fn training_done(&self, kind: Kind, slot: u32) -> Result<(), StoreError> {
+        match self {
+            VolumeStore::ClickHouse(store) => store.training_done(kind, slot).await,
+            VolumeStore::Memory(store) => {
+                store.training_done(kind, slot);
+                Ok(())
+            }
         }
     }
 

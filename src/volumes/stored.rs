@@ -6,7 +6,9 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::record::{Alternative, Indicators, Kind, Priority, QueueEvent, Reason, Routing, SourcePosition, rfc3339};
+use crate::record::{
+    Alternative, Arm, Indicators, Kind, Priority, QueueEvent, Reason, Routing, Shadow, SourcePosition, rfc3339,
+};
 
 use super::question::EventCursor;
 use super::row::EventRow;
@@ -41,6 +43,9 @@ pub struct StoredEvent {
     pub cves: Vec<String>,
     pub hashes: Vec<String>,
     pub model: String,
+    pub config: String,
+    pub arm: String,
+    pub shadow: Vec<(String, String, f32)>,
     pub template_id: String,
     pub text: String,
 }
@@ -74,6 +79,9 @@ impl From<&EventRow<'_>> for StoredEvent {
             cves: row.cves.to_vec(),
             hashes: row.hashes.to_vec(),
             model: row.model.to_owned(),
+            config: row.config.to_owned(),
+            arm: row.arm.to_owned(),
+            shadow: row.shadow.iter().map(|said| (said.0.to_owned(), said.1.to_owned(), said.2)).collect(),
             template_id: row.template_id.to_owned(),
             text: row.text.to_owned(),
         }
@@ -150,6 +158,13 @@ impl From<StoredEvent> for QueueEvent<'static> {
                 hashes: row.hashes,
             },
             model: optional(row.model),
+            arm: Arm::ALL.into_iter().find(|arm| arm.as_str() == row.arm),
+            shadow: row.shadow.into_iter().next().map(|(model, queue, confidence)| Shadow {
+                model: model.into(),
+                queue: queue.into(),
+                confidence,
+            }),
+            config: optional(row.config),
             template_id: optional(row.template_id),
             text: optional(row.text),
         }
@@ -177,7 +192,8 @@ mod tests {
             "category":"Security Alert","priority":"critical","confidence":0.5,"routing":"manual_triage",
             "decided_by":"fast","alternatives":[{"label":"Error","probability":0.25}],
             "reasons":[{"feature":"word root","weight":-0.5}],"tags":["a"],"indicators":{"ips":["203.0.113.7"]},
-            "model":"logs@1","template_id":"0123456789abcdef","text":"a\nb"}"#;
+            "model":"logs@1","arm":"champion",
+            "shadow":{"model":"logs@2","queue":"soc","confidence":0.75},"config":"0a1b2c3d","template_id":"0123456789abcdef","text":"a\nb"}"#;
         let event: QueueEvent<'_> = serde_json::from_str(text).expect("an event");
         let stored = StoredEvent::from(&EventRow::of(&event).expect("a row"));
         assert_eq!(QueueEvent::from(stored), event);

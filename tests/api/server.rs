@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::Runtime;
-use triaged::classify::Classifier;
+use triaged::classify::{Classifier, Desk};
 use triaged::config::Config;
+use triaged::feedback::KnownQueues;
 use triaged::metrics::Metrics;
-use triaged::ops::{ApiServer, KeysFile, Permission};
+use triaged::ops::{ApiParts, ApiServer, KeysFile, Permission, Serving};
 use triaged::record::QueueEvent;
+use triaged::reload::{Live, ReloadHandle};
 use triaged::supervisor::Shutdown;
 use triaged::volumes::{EventRow, ForecastRow, ForecastTotalRow, VolumeStore};
 
@@ -82,8 +84,11 @@ impl Api {
         let store = VolumeStore::new(&config);
         let (metrics, close) = (Metrics::new(), Shutdown::default());
         let classifier = Arc::new(Classifier::load(&config).expect("the shipped rules and models"));
+        let serving = Live::new(Serving::new(&config, Desk::new(&config, "test".into(), classifier)));
+        let queues = Arc::new(KnownQueues::load(&config).expect("the shipped rules and models"));
+        let parts = ApiParts { serving, queues, reload: ReloadHandle::new().0 };
         let address = config.api.listen.expect("the API is on");
-        let server = ApiServer::bind(address, &config, classifier, store.clone(), metrics.clone());
+        let server = ApiServer::bind(address, &config, parts, store.clone(), metrics.clone());
         let server = runtime.block_on(server).expect("the API starts");
         let address = server.local_addr();
         runtime.spawn(server.serve(close.clone()));

@@ -92,6 +92,18 @@ impl Daemon {
         self.child = spawn(&self.config, &self.roles, &self.files.path().join("log"), true);
     }
 
+    /// Writes its configuration file anew, as an editor does: another file is moved into its place.
+    pub(crate) fn write_config(&self, config: &str) {
+        let fresh = self.config.with_extension("new");
+        let text = format!("{config}\n[ops]\nlisten = \"127.0.0.1:{}\"\n", self.port);
+        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.config)).expect("it can be written");
+    }
+
+    /// Asks it to take up its configuration anew.
+    pub(crate) fn hang_up(&self) {
+        signal(self.child.id(), "HUP");
+    }
+
     /// Where its HTTP side listens.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

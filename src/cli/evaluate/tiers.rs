@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments, folder: &Path, globals: &Globals) -> an
     let (kind, dataset, unseen) = match arguments.cross_validate {
         Some(parts) => {
             let kind = arguments.kind.context("--cross-validate needs --kind")?;
-            let dataset = Dataset::read(&arguments.data, kind, &arguments.columns.columns())?;
+            let dataset = Dataset::read(arguments.data()?, kind, &arguments.columns.columns())?;
             let unseen = validate(arguments, parts, kind, &dataset, folder, &encoders)?;
             (kind, dataset, unseen)
         }
@@ -62,8 +62,8 @@ pub(super) fn run(arguments: &Arguments, folder: &Path, globals: &Globals) -> an
                 .collect();
             let models = models?;
             let kind = models[0].fast().kind();
-            let dataset = Dataset::read(&arguments.data, kind, &arguments.columns.columns())?;
-            let method = format!("all rows of {}", short_path(&arguments.data));
+            let dataset = Dataset::read(arguments.data()?, kind, &arguments.columns.columns())?;
+            let method = format!("all rows of {}", short_path(arguments.data()?));
             let unseen = Unseen::of_models(&dataset, &models, &method)?;
             (kind, dataset, unseen)
         }

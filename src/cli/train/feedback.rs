@@ -5,46 +5,17 @@ use std::path::Path;
 
 use anyhow::Context;
 use chrono::Utc;
-use serde::Serialize;
 
 use crate::cli::evaluate::write_summary;
 use crate::cli::{Globals, UsageError, write_json};
-use crate::config::{Config, ModelSettings, StoreKind};
+use crate::config::{Config, StoreKind};
+use crate::model::Registry;
 use crate::model::dataset::Dataset;
-use crate::model::train::{TrainSettings, train};
-use crate::model::{FastModel, Registry};
-use crate::record::Kind;
-use crate::retrain::{Comparison, Conflict, Corrections, Ruling, Unusable, compare, held_out_rows, merge};
+use crate::model::train::TrainSettings;
+use crate::retrain::{MOST_JUDGEMENTS, Retrained, Ruling, Unusable, model_name, retrain};
 use crate::volumes::{JudgementQuery, VolumeStore};
 
 use super::{Arguments, progress_bar, show, some};
-
-/// Feedback of one training. More is years of it.
-const MOST_JUDGEMENTS: usize = 500_000;
-
-/// What became of the feedback and of the challenger.
-#[derive(Debug, Serialize)]
-struct Outcome {
-    name: String,
-    version: String,
-    promoted: bool,
-    /// The model that was in use; absent when there was none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    champion: Option<String>,
-    judgements: usize,
-    corrections: usize,
-    added: usize,
-    unusable: Unusable,
-    conflicts: Vec<Conflict>,
-    /// Corrections that the champion and the new version get right; the latter has learned them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    corrections_right_before: Option<usize>,
-    corrections_right_after: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    comparison: Option<Comparison>,
-    accuracy: f64,
-    seconds: f64,
-}
 
 pub(super) fn run(arguments: &Arguments, settings: TrainSettings, globals: &Globals) -> anyhow::Result<()> {
     let config = globals.load_config()?;
@@ -57,89 +28,19 @@ pub(super) fn run(arguments: &Arguments, settings: TrainSettings, globals: &Glob
     let registry = Registry::new(&folder);
     let kind = arguments.kind;
     let name = arguments.name.clone().unwrap_or_else(|| model_name(&config.model, kind));
-    let settings = TrainSettings { name: name.clone(), ..settings };
+    let settings = TrainSettings { name, ..settings };
     let base = Dataset::read(&arguments.data, kind, &arguments.columns.columns())?;
-    let champion = champion(&config.model, &registry, &name, kind)?;
-
     let judgements = judgements(&config, arguments)?;
-    let Corrections { usable, unusable } = Corrections::of(&judgements, kind, &config.decide.queues, &base.labels());
-    let said = Dataset {
-        examples: usable.iter().map(|correction| correction.clone().into_example()).collect(),
-        sha256: String::new(),
-    };
-    let merged = merge(base, usable);
     let bar = progress_bar();
     let mut progress = |progress| show(&bar, &progress);
-    let comparison = match &champion {
-        None => None,
-        Some(champion) => {
-            let (learn, held_out) = held_out_rows(&merged.dataset);
-            let challenger = train(&merged.dataset.subset(&learn), &settings, &mut progress)?.model();
-            Some(compare(champion, &challenger, &merged.dataset.subset(&held_out)))
-        }
-    };
-    let trained = train(&merged.dataset, &settings, &mut progress)?;
+    let may_promote = |is_not_worse| is_not_worse || arguments.promote;
+    let outcome = retrain(&config, &registry, &settings, base, &judgements, &mut progress, may_promote)?;
     bar.finish_and_clear();
-    let model = trained.model();
-    let version = registry.add(&name, |folder| trained.write(folder))?;
-    let allowed = comparison.as_ref().is_none_or(|comparison| comparison.ruling.allows());
-    let promoted = allowed || arguments.promote;
-    if promoted {
-        registry.promote(&name, &version)?;
-    }
-    let outcome = Outcome {
-        name,
-        version,
-        promoted,
-        champion: champion.as_ref().map(|champion| champion.id().to_owned()),
-        judgements: judgements.len(),
-        corrections: said.examples.len(),
-        added: merged.added,
-        unusable,
-        conflicts: merged.conflicts,
-        corrections_right_before: champion.as_ref().map(|champion| right_answers(champion, &said)),
-        corrections_right_after: right_answers(&model, &said),
-        comparison,
-        accuracy: trained.report.summary.accuracy,
-        seconds: trained.seconds,
-    };
     if globals.json {
         return write_json(&outcome);
     }
     write_outcome(&mut stdout().lock(), &outcome, &registry.folder(&outcome.name, &outcome.version))?;
     Ok(())
-}
-
-/// `registry:NAME` and `builtin:NAME` have a name; a folder is one.
-fn model_name(settings: &ModelSettings, kind: Kind) -> String {
-    let spec = match kind {
-        Kind::Ticket => &settings.ticket,
-        Kind::Log => &settings.log,
-    };
-    let spec = spec.as_deref().unwrap_or_default();
-    let name = spec.split_once(':').map_or(spec, |(_, name)| name);
-    Path::new(name).file_name().map_or_else(|| format!("{kind}s"), |name| name.to_string_lossy().into_owned())
-}
-
-/// The version in use, else what the configuration names for the kind.
-fn champion(
-    settings: &ModelSettings,
-    registry: &Registry,
-    name: &str,
-    kind: Kind,
-) -> anyhow::Result<Option<FastModel>> {
-    if registry.current(name)?.is_some() {
-        let folder = registry.current_folder(name)?;
-        return Ok(Some(FastModel::load(&folder.to_string_lossy(), settings.device)?));
-    }
-    let spec = match kind {
-        Kind::Ticket => &settings.ticket,
-        Kind::Log => &settings.log,
-    };
-    match spec {
-        Some(spec) if !spec.starts_with("registry:") => Ok(Some(FastModel::load_configured(spec, settings)?)),
-        _ => Ok(None),
-    }
 }
 
 fn judgements(config: &Config, arguments: &Arguments) -> anyhow::Result<Vec<crate::volumes::Judgement>> {
@@ -151,15 +52,7 @@ fn judgements(config: &Config, arguments: &Arguments) -> anyhow::Result<Vec<crat
     runtime.block_on(store.judgements(&query)).context("reading the feedback")
 }
 
-fn right_answers(model: &FastModel, said: &Dataset) -> usize {
-    let mut scratch = crate::model::Scratch::new();
-    let is_right = |example: &&crate::model::dataset::Example| {
-        *model.labels()[model.classify(&example.record, &mut scratch).label] == *example.label
-    };
-    said.examples.iter().filter(is_right).count()
-}
-
-fn write_outcome(out: &mut impl Write, outcome: &Outcome, folder: &Path) -> io::Result<()> {
+fn write_outcome(out: &mut impl Write, outcome: &Retrained, folder: &Path) -> io::Result<()> {
     writeln!(
         out,
         "{} judgements, {} of use, {} with a text that is new",

@@ -40,7 +40,7 @@ pub enum LabelError {
 }
 
 /// The labels of one kind of record, as a prompt shows them and answers are held against.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LabelSet {
     labels: Vec<Label>,
     /// Folded names and their places.

@@ -108,7 +108,8 @@ pub(super) async fn classify(
 }
 
 fn manner(state: &ApiState, parameters: &Parameters) -> Result<Manner, Problem> {
-    let desk = state.workers.desk();
+    let serving = state.workers.serving();
+    let desk = serving.desk();
     let decoder = match (parameters.kind, &parameters.topic) {
         (Some(kind), None) => desk.decoder_of_kind(kind).ok_or("no input of the configuration is of this `kind`"),
         (None, Some(topic)) => desk.decoder_of_topic(topic).ok_or("`topic` is no input topic of the configuration"),
@@ -118,7 +119,7 @@ fn manner(state: &ApiState, parameters: &Parameters) -> Result<Manner, Problem> 
         return Err(Problem::invalid("invalid_parameter", "`explain` must not be more than 100"));
     }
     let decoder = decoder.map_err(|detail| Problem::invalid("invalid_parameter", detail))?;
-    Ok(Manner { decoder, explain: parameters.explain })
+    Ok(Manner { serving, decoder, explain: parameters.explain })
 }
 
 /// The type of the body without its parameters, in small letters.
@@ -153,7 +154,7 @@ async fn answer_json(state: &ApiState, manner: Manner, body: Body) -> Result<Res
 }
 
 /// An object is a value as it stands; a text is the line that it holds.
-fn decide(worker: &mut super::workers::Worker<'_>, manner: &Manner, record: &RawValue) -> Outcome {
+fn decide(worker: &mut super::workers::Worker, manner: &Manner, record: &RawValue) -> Outcome {
     match record.get().as_bytes().first() {
         Some(b'{') => worker.decide(manner, record.get().as_bytes()),
         Some(b'"') => match serde_json::from_str::<String>(record.get()) {

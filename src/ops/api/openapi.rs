@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::problem::Problem;
-use super::{ApiState, audit, classify, events, forecasts, models, reports, reviews, volumes};
+use super::{ApiState, audit, classify, events, forecasts, models, reload, reports, reviews, volumes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,6 +31,9 @@ use super::{ApiState, audit, classify, events, forecasts, models, reports, revie
         events::events,
         events::event,
         models::models,
+        models::promote,
+        models::rollback,
+        reload::reload,
         audit::audit,
         reviews::reviews,
         reviews::queues,

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::finding::Finding;
 use crate::volumes::StoreError;
 
 const CONTENT_TYPE: &str = "application/problem+json";
@@ -29,6 +30,9 @@ pub(super) struct Problem {
     /// For people: what is wrong and what helps.
     #[schema(value_type = String)]
     detail: Cow<'static, str>,
+    /// Everything that is wrong with a configuration that is refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<Finding>,
     #[serde(skip)]
     retry_after: Option<u64>,
 }
@@ -41,6 +45,7 @@ impl Problem {
             status: status.as_u16(),
             code,
             detail: detail.into(),
+            faults: Vec::new(),
             retry_after: None,
         }
     }
@@ -65,6 +70,11 @@ impl Problem {
 
     pub(super) fn busy(code: &'static str, detail: &'static str) -> Self {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(1)
+    }
+
+    /// A configuration that cannot be taken up.
+    pub(super) fn faulty(code: &'static str, detail: &'static str, faults: Vec<Finding>) -> Self {
+        Problem { faults, ..Problem::invalid(code, detail) }
     }
 
     pub(super) fn code(&self) -> &'static str {

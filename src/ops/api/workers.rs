@@ -8,8 +8,10 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::classify::{Decision, Desk, Scratch};
+use crate::classify::{Decision, Scratch};
 use crate::decode::Decoder;
+use crate::ops::Serving;
+use crate::reload::Live;
 
 use super::problem::Problem;
 
@@ -42,7 +44,7 @@ impl Outcome {
 }
 
 pub(super) struct Workers {
-    desk: Desk,
+    serving: Live<Serving>,
     places: Semaphore,
     scratches: Mutex<Vec<Scratch>>,
 }
@@ -50,23 +52,26 @@ pub(super) struct Workers {
 /// How the records of one request are read and explained.
 #[derive(Debug, Clone)]
 pub(super) struct Manner {
+    /// The configuration of when the request came, for all of its records.
+    pub(super) serving: Arc<Serving>,
     pub(super) decoder: Arc<Decoder>,
     pub(super) explain: Option<usize>,
 }
 
 impl Workers {
-    pub(super) fn new(desk: Desk, threads: usize) -> Self {
-        Workers { desk, places: Semaphore::new(threads), scratches: Mutex::default() }
+    pub(super) fn new(serving: Live<Serving>, threads: usize) -> Self {
+        Workers { serving, places: Semaphore::new(threads), scratches: Mutex::default() }
     }
 
-    pub(super) fn desk(&self) -> &Desk {
-        &self.desk
+    /// What decides now; a request asks once and keeps to it.
+    pub(super) fn serving(&self) -> Arc<Serving> {
+        self.serving.get()
     }
 
     /// Runs work on a thread of its own once there is a place.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&mut Worker<'_>) -> T + Send + 'static,
+        work: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let place = self.places.acquire().await.expect("the semaphore is never closed");
         // The place is given back by the thread, which may outlive the request.
@@ -74,7 +79,7 @@ impl Workers {
         let workers = Arc::clone(self);
         let worked = tokio::task::spawn_blocking(move || {
             let _place = Place(&workers.places);
-            let mut worker = Worker { desk: &workers.desk, scratch: workers.take_scratch() };
+            let mut worker = Worker { scratch: workers.take_scratch() };
             let result = work(&mut worker);
             workers.lock().push(worker.scratch);
             result
@@ -103,15 +108,14 @@ impl Drop for Place<'_> {
     }
 }
 
-pub(super) struct Worker<'w> {
-    desk: &'w Desk,
+pub(super) struct Worker {
     scratch: Scratch,
 }
 
-impl Worker<'_> {
+impl Worker {
     /// A record that meets a bug of ours costs its own answer alone, as in the stream.
     pub(super) fn decide(&mut self, manner: &Manner, value: &[u8]) -> Outcome {
-        let work = || self.desk.decide(&manner.decoder, value, manner.explain, &mut self.scratch);
+        let work = || manner.serving.desk().decide(&manner.decoder, value, manner.explain, &mut self.scratch);
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(decision)) => Outcome::Decided(Box::new(decision)),
             Ok(Err(reject)) => Outcome::unreadable(reject.reason(), reject.to_string()),

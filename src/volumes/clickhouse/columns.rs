@@ -28,6 +28,8 @@ enum Values {
     Texts(Borrow<[String]>),
     /// Texts with a number each.
     Weighted(for<'r, 'e> fn(&'r EventRow<'e>) -> &'r [(&'e str, f32)]),
+    /// Two texts with a number each.
+    Shadow(for<'r, 'e> fn(&'r EventRow<'e>) -> &'r [(&'e str, &'e str, f32)]),
     Uuid(Get<Uuid>),
     Int8(Get<i8>),
     Int32(Get<i32>),
@@ -37,7 +39,7 @@ enum Values {
     Milliseconds(Get<i64>),
 }
 
-const COLUMNS: [(&str, Values); 27] = [
+const COLUMNS: [(&str, Values); 30] = [
     ("source_topic", Values::Text(|row| row.source_topic)),
     ("source_partition", Values::Int32(|row| row.source_partition)),
     ("source_offset", Values::UInt64(|row| row.source_offset)),
@@ -63,6 +65,9 @@ const COLUMNS: [(&str, Values); 27] = [
     ("cves", Values::Texts(|row| row.cves)),
     ("hashes", Values::Texts(|row| row.hashes)),
     ("model", Values::Text(|row| row.model)),
+    ("config", Values::Text(|row| row.config)),
+    ("arm", Values::Text(|row| row.arm)),
+    ("shadow", Values::Shadow(|row| &row.shadow)),
     ("template_id", Values::Text(|row| row.template_id)),
     ("text", Values::Text(|row| row.text)),
 ];
@@ -97,6 +102,7 @@ impl Values {
             Values::Text(_) => "String",
             Values::Tags(_) | Values::Texts(_) => "Array(String)",
             Values::Weighted(_) => "Array(Tuple(String, Float32))",
+            Values::Shadow(_) => "Array(Tuple(String, String, Float32))",
             Values::Uuid(_) => "UUID",
             Values::Int8(_) => "Int8",
             Values::Int32(_) => "Int32",
@@ -121,6 +127,12 @@ impl Values {
                 ends(out, rows, |row| of(row).len());
                 rows.iter().flat_map(of).for_each(|(name, _)| text(out, name));
                 rows.iter().flat_map(of).for_each(|(_, weight)| out.extend_from_slice(&weight.to_le_bytes()));
+            }
+            Values::Shadow(of) => {
+                ends(out, rows, |row| of(row).len());
+                rows.iter().flat_map(of).for_each(|(model, ..)| text(out, model));
+                rows.iter().flat_map(of).for_each(|(_, queue, _)| text(out, queue));
+                rows.iter().flat_map(of).for_each(|(.., weight)| out.extend_from_slice(&weight.to_le_bytes()));
             }
             // Two little-endian halves, the first of which is the upper one.
             Values::Uuid(of) => rows.iter().for_each(|row| {
@@ -190,7 +202,7 @@ mod tests {
         let find = |needle: &[u8]| block.windows(needle.len()).position(|window| window == needle);
         assert!(
             block.starts_with(
-                b"\x1b\x02\x0csource_topic\x06String\x04logs\x04logs\x10source_partition\x05Int32\x01\0\0\0"
+                b"\x1e\x02\x0csource_topic\x06String\x04logs\x04logs\x10source_partition\x05Int32\x01\0\0\0"
             )
         );
         assert!(

@@ -9,8 +9,10 @@ use uuid::Uuid;
 use super::super::feedback::{
     Claimed, ConfidenceCount, FeedbackRow, Judgement, JudgementQuery, ReviewCursor, ReviewFilter, confidence_bin,
 };
+use super::super::question::ArmCount;
 use super::super::row::EventRow;
 use super::super::stored::StoredEvent;
+use crate::record::{Arm, Kind};
 
 /// Events that are kept to be reviewed. One with its text takes a few kilobytes.
 const MOST_EVENTS: usize = 20_000;
@@ -33,6 +35,8 @@ pub(super) struct ReviewBook {
     feedback: BTreeMap<(Uuid, Uuid), FeedbackRow>,
     claims: HashMap<Uuid, Claim>,
     last_report: Option<u32>,
+    /// By kind.
+    trainings: [Option<u32>; Kind::ALL.len()],
 }
 
 impl ReviewBook {
@@ -141,6 +145,46 @@ impl ReviewBook {
             ConfidenceCount { queue: queue.to_owned(), tier: tier.to_owned(), routing, bin, events, sum }
         };
         counts.into_iter().map(count).collect()
+    }
+
+    pub(super) fn arm_counts(&self, from: i64, to: i64) -> Vec<ArmCount> {
+        let mut counts: BTreeMap<(i8, &str, &str, u8), ArmCount> = BTreeMap::new();
+        let of_time = |event: &&StoredEvent| !event.arm.is_empty() && (from..to).contains(&event.occurred_at);
+        for event in self.events.values().filter(of_time) {
+            let by_model = matches!(&*event.decided_by, "fast" | "cache");
+            let decided = by_model.then_some((&*event.arm, &*event.model, 0, event.confidence, true));
+            let beside = event.shadow.iter().map(|(model, queue, confidence)| {
+                (Arm::Challenger.as_str(), &**model, 1, *confidence, *queue == event.queue)
+            });
+            for (arm, model, in_shadow, confidence, same) in decided.into_iter().chain(beside) {
+                let count = counts.entry((event.kind, arm, model, in_shadow)).or_insert_with(|| ArmCount {
+                    kind: event.kind,
+                    arm: arm.to_owned(),
+                    model: model.to_owned(),
+                    in_shadow,
+                    events: 0,
+                    sum: 0.0,
+                    squares: 0.0,
+                    compared: 0,
+                    agreed: 0,
+                });
+                let confidence = f64::from(confidence);
+                count.events += 1;
+                count.sum += confidence;
+                count.squares += confidence * confidence;
+                count.compared += u64::from(in_shadow == 1 && by_model);
+                count.agreed += u64::from(in_shadow == 1 && by_model && same);
+            }
+        }
+        counts.into_values().collect()
+    }
+
+    pub(super) fn last_training(&self, kind: Kind) -> Option<u32> {
+        self.trainings[kind as usize]
+    }
+
+    pub(super) fn training_done(&mut self, kind: Kind, slot: u32) {
+        self.trainings[kind as usize] = self.trainings[kind as usize].max(Some(slot));
     }
 
     pub(super) fn last_report(&self) -> Option<u32> {

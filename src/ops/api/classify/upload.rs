@@ -70,7 +70,7 @@ pub(super) async fn answer(state: ApiState, manner: Manner, layout: Layout, body
     }
     let upload = Upload {
         body,
-        splitter: Splitter::new(layout, state.workers.desk().max_record_bytes()),
+        splitter: Splitter::new(layout, manner.serving.desk().max_record_bytes()),
         layout,
         manner,
         workers: Arc::clone(&state.workers),
@@ -160,7 +160,7 @@ impl Upload {
             return Ok(Vec::new());
         }
         let (manner, layout) = (self.manner.clone(), self.layout);
-        let work = move |worker: &mut Worker<'_>| {
+        let work = move |worker: &mut Worker| {
             let mut answer = Vec::new();
             for row in rows {
                 write_line(&mut answer, layout, row.line, &worker.decide(&manner, &row.value));
