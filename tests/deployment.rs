@@ -279,6 +279,8 @@ fn a_changed_configuration_rolls_the_pods_and_a_mistyped_value_is_refused() {
         "roles.tally.enabled=false",
         "--set",
         "roles.forecast.enabled=false",
+        "--set",
+        "roles.incidents.enabled=false",
     ];
     let output =
         run(helm().args(["template", "soc"]).arg(path("helm")).arg("--values").arg(values_file("minimal")).args(none));
@@ -317,7 +319,7 @@ fn the_chart_s_network_policy_and_rules_follow_from_its_values() {
     let shipped =
         [groups(&yaml("config/prometheus/rules.yml")), groups(&yaml("config/prometheus/alerts.yml"))].concat();
     assert_eq!(groups(&rule["spec"]), shipped, "the chart's rules are those of config/prometheus");
-    for board in ["operations", "queues", "quality"] {
+    for board in ["operations", "queues", "quality", "incidents"] {
         let map = named(&objects, "ConfigMap", &format!("soc-triaged-dashboard-{board}"));
         let text = map["data"][format!("{board}.json")].as_str().expect("the dashboard");
         let found: Value = serde_json::from_str(text).expect("it is JSON");

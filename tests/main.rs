@@ -19,6 +19,7 @@ mod escalation;
 mod faults;
 mod feedback;
 mod forecasts;
+mod incidents;
 mod llm;
 mod operation;
 mod outcomes;

@@ -9,6 +9,7 @@ use crate::record::{Kind, Priority};
 use super::api::read_api;
 use super::escalate::read_escalate;
 use super::feedback::{check_mail, read_drift, read_feedback, read_reports, read_smtp};
+use super::incidents::{check_incidents, read_incidents};
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
@@ -62,6 +63,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             escalate: root.table("escalate", |section| read_escalate(section, environment)),
             drift: root.table("drift", read_drift),
             feedback: root.table("feedback", read_feedback),
+            incidents: root.table("incidents", |section| read_incidents(section, environment)),
             reports: root.table("reports", read_reports),
             smtp: root.table("smtp", |section| read_smtp(section, environment)),
             ops: root.table("ops", |section| OpsSettings { listen: section.parsed("listen", None, parse_listen) }),
@@ -74,6 +76,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
     check_sizes(&config, ledger);
     check_escalation(&config, ledger);
     check_mail(&config, ledger);
+    check_incidents(&config, ledger);
     config
 }
 
@@ -340,6 +343,8 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         ("output.forecasts".to_owned(), &output.forecasts),
         ("output.anomalies".to_owned(), &output.anomalies),
         ("feedback.topic".to_owned(), &config.feedback.topic),
+        ("incidents.topic".to_owned(), &config.incidents.topic),
+        ("incidents.updates".to_owned(), &config.incidents.updates),
     ];
     for (position, (key, topic)) in outputs.iter().enumerate() {
         if let Some((other, _)) = outputs[..position].iter().find(|(_, other)| other == topic) {
@@ -350,9 +355,11 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
     for (queue, topic) in &output.topics {
         let key = format!("output.topics.{queue}");
         let others = [&output.escalations, &output.dead_letters, &output.forecasts, &output.anomalies];
-        if others.contains(&topic) || *topic == config.feedback.topic {
-            ledger
-                .fault(&key, "must differ from feedback.topic and the other topics of [output], except output.events");
+        let incidents = [&config.feedback.topic, &config.incidents.topic, &config.incidents.updates];
+        if others.contains(&topic) || incidents.contains(&topic) {
+            let rule = "must differ from feedback.topic, those of [incidents] and the other topics of [output], except \
+                        output.events";
+            ledger.fault(&key, rule);
         }
         outputs.push((key, topic));
     }

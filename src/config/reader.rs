@@ -123,6 +123,11 @@ impl Section<'_> {
         Some(node)
     }
 
+    /// What stands there, which is still to be read.
+    pub(super) fn peek(&self, key: &str) -> Option<&Node> {
+        self.table.get(key)
+    }
+
     /// All keys that are left, for tables whose keys the user chooses.
     pub(super) fn take_rest(&mut self) -> Table {
         std::mem::take(&mut self.table)

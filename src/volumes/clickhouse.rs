@@ -1,6 +1,7 @@
 //! The ClickHouse side of the store: client, time-outs, statements, and what its errors mean. The `clickhouse` crate is
 //! named nowhere else but in `row`.
 
+mod incidents;
 mod lookup;
 mod reviews;
 

@@ -28,7 +28,7 @@ pub struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "0001_queue_events.sql",
@@ -49,6 +49,11 @@ const MIGRATIONS: [Migration; 5] = [
         version: 5,
         name: "0005_feedback.sql",
         text: include_str!("../../schemas/clickhouse/0005_feedback.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "0007_incidents.sql",
+        text: include_str!("../../schemas/clickhouse/0007_incidents.sql"),
     },
 ];
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::problem::Problem;
-use super::{ApiState, audit, classify, events, forecasts, models, reports, reviews, volumes};
+use super::{ApiState, audit, classify, events, forecasts, incidents, models, reports, reviews, volumes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,11 @@ use super::{ApiState, audit, classify, events, forecasts, models, reports, revie
         forecasts::trends,
         events::events,
         events::event,
+        incidents::incidents,
+        incidents::incident,
+        incidents::escalate,
+        incidents::acknowledge,
+        incidents::resolve,
         models::models,
         audit::audit,
         reviews::reviews,
