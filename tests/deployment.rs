@@ -413,7 +413,9 @@ fn the_compose_file_is_whole_and_holds_no_password() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     // Every topic of the default configuration is created.
     let script = services["topics"]["command"][0].as_str().expect("a script");
-    for topic in ["tickets", "logs", "queue-events", "escalations", "dead-letters", "forecasts", "anomalies"] {
+    let own = ["queue-events", "escalations", "dead-letters", "forecasts", "anomalies"];
+    let people = ["feedback", "incidents", "incident-updates"];
+    for topic in ["tickets", "logs"].into_iter().chain(own).chain(people) {
         assert!(script.contains(&format!("create {topic} ")), "{topic}");
     }
 }

@@ -174,8 +174,7 @@ fn read_channel(section: &mut Section<'_>, environment: &BTreeMap<String, String
             let path = section.key("secret");
             match &secret {
                 None if section.ledger().sound(&[&path]) => {
-                    section
-                        .fault("secret", "is missing: what the requests are signed with, { env = … } or { file = … }");
+                    section.missing("secret", "is missing: what requests are signed with, { env = … } or { file = … }");
                 }
                 Some(secret) if secret.reveal().len() < SHORTEST_SECRET => {
                     section.fault("secret", format!("must have at least {SHORTEST_SECRET} bytes"));
@@ -267,7 +266,7 @@ fn read_url(section: &mut Section<'_>, environment: &BTreeMap<String, String>, m
     match url {
         Some(url) if is_url(url.reveal()) => return url,
         Some(_) => section.fault("url", "expected https://host/path (or http://), without user and password"),
-        None if section.ledger().sound(&[&path]) => section.fault("url", "is missing"),
+        None if section.ledger().sound(&[&path]) => section.missing("url", "is missing"),
         None => {}
     }
     Secret::new("")
