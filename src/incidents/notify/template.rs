@@ -104,7 +104,9 @@ pub(super) mod tests {
         let mut first = sightings("").of(&event(1, NOW, &["203.0.113.7"]), NOW).expect("it counts");
         first.queue = "<!channel> \"soc\" & \\co".to_owned();
         let settings = Config::from_toml("").expect("settings").incidents;
-        let incident = Incident::open(&first, Uuid::from_u128(1), &settings, NOW);
+        let mut incident = Incident::open(&first, Uuid::from_u128(1), &settings, NOW);
+        // It is told after it was written.
+        incident.row.version = 1;
         Message::new(&incident.row, vec![IncidentChange::Opened, IncidentChange::AcknowledgeBreached], "soc", 1)
     }
 
