@@ -21,6 +21,7 @@ use crate::escalate::EscalateStage;
 use crate::feedback::KnownQueues;
 use crate::finding::Finding;
 use crate::forecast::Forecaster;
+use crate::incidents::{IncidentStage, IncidentWatch};
 use crate::metrics::Metrics;
 use crate::ops::{ApiParts, ApiServer, OpsServer};
 use crate::readiness::{Readiness, RoleReadiness};
@@ -42,10 +43,11 @@ pub enum Role {
     Escalate,
     Tally,
     Forecast,
+    Incidents,
 }
 
 impl Role {
-    pub const ALL: [Role; 4] = [Role::Classify, Role::Escalate, Role::Tally, Role::Forecast];
+    pub const ALL: [Role; 5] = [Role::Classify, Role::Escalate, Role::Tally, Role::Forecast, Role::Incidents];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,6 +55,7 @@ impl Role {
             Role::Escalate => "escalate",
             Role::Tally => "tally",
             Role::Forecast => "forecast",
+            Role::Incidents => "incidents",
         }
     }
 }
@@ -153,6 +156,10 @@ impl App {
                     self.start_reports(&readiness)?;
                     self.start_trainings(&readiness)?;
                 }
+                Role::Incidents => {
+                    self.start_incidents(&readiness)?;
+                    self.start_watch(&readiness)?;
+                }
             }
         }
         if let Some(request_rx) = self.reload_rx.take() {
@@ -235,12 +242,8 @@ impl App {
     fn start_tally(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
         let name = Role::Tally.as_str();
         let config = self.config.clone();
-        let mut topics: Vec<Arc<str>> = vec![Arc::from(&*config.output.events)];
-        topics.extend(config.output.topics.values().map(|topic| Arc::from(&**topic)));
-        topics.sort_unstable();
-        topics.dedup();
-        self.lives.counted = topics.clone();
-        let mut inputs: Vec<(Arc<str>, &str)> = topics.into_iter().map(|topic| (topic, "event")).collect();
+        let mut inputs = event_topics(&config);
+        self.lives.counted = inputs.iter().map(|(topic, _)| Arc::clone(topic)).collect();
         let feedback = inputs.len();
         inputs.push((Arc::from(&*config.feedback.topic), "feedback"));
         let role = RoleSpec { name, inputs, outputs: Topics::new(&config.output.dead_letters) };
@@ -280,6 +283,42 @@ impl App {
         Ok(())
     }
 
+    fn start_incidents(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let name = Role::Incidents.as_str();
+        let config = self.config.clone();
+        let mut inputs = event_topics(&config);
+        let updates = inputs.len();
+        inputs.push((Arc::from(&*config.incidents.updates), "incident-update"));
+        let role = RoleSpec { name, inputs, outputs: Topics::new(&config.output.dead_letters) };
+        let stream = config.incidents.stream_settings(&config.stream);
+        let (store, metrics, runtime) = (self.store.clone(), self.metrics.clone(), Handle::current());
+        let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread(name, move || {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            let stage = || IncidentStage::new(store.clone(), &config, updates, runtime.clone(), &metrics);
+            stream::run(&config.kafka, &stream, role, &metrics, readiness, shutdown, stage)
+        })?;
+        Ok(())
+    }
+
+    /// Whichever instance leads places events, looks at the clock and has people told.
+    fn start_watch(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
+        let name = "incident-watch";
+        let config = self.config.clone();
+        let (store, runtime) = (self.store.clone(), Handle::current());
+        let watch = IncidentWatch::new(config.clone(), store.clone(), runtime.clone(), &self.metrics)?;
+        let (readiness, shutdown) = (readiness.role(name), self.supervisor.shutdown());
+        self.supervisor.spawn_role_thread(name, move || {
+            if !prepare(&store, &config, &runtime, &readiness, &shutdown) {
+                return Ok(());
+            }
+            watch.run(&readiness, &shutdown)
+        })?;
+        Ok(())
+    }
+
     /// Reports are sent beside the forecasts, by whichever instance leads them, if anybody wants them.
     fn start_reports(&mut self, readiness: &Readiness) -> anyhow::Result<()> {
         let config = self.config.clone();
@@ -313,6 +352,15 @@ impl App {
         })?;
         Ok(())
     }
+}
+
+/// Every topic that events are written to.
+fn event_topics(config: &Config) -> Vec<(Arc<str>, &'static str)> {
+    let mut topics: Vec<Arc<str>> = vec![Arc::from(&*config.output.events)];
+    topics.extend(config.output.topics.values().map(|topic| Arc::from(&**topic)));
+    topics.sort_unstable();
+    topics.dedup();
+    topics.into_iter().map(|topic| (topic, "event")).collect()
 }
 
 /// Waits until the tables are there, and creates or updates them if the configuration says so; false when shutdown came

@@ -15,6 +15,7 @@ mod environment;
 mod escalate;
 mod fault;
 mod feedback;
+mod incidents;
 mod kafka;
 mod layers;
 pub mod llm;
@@ -124,6 +125,10 @@ impl Config {
         if self.smtp.tls == SmtpTls::None && !self.smtp.user.is_empty() {
             warnings.push("smtp.tls is none: the password and all reports travel unencrypted".to_owned());
         }
+        for channel in incidents::plain_channels(&self.incidents) {
+            warnings
+                .push(format!("incidents.channel {channel:?} is told over http://: anybody in between can read it"));
+        }
         warnings
     }
 }
@@ -215,7 +220,7 @@ a = 1
   config.toml:18: input[1].topic = "queue-events": is the same topic as output.events: events would be classified for ever
   config.toml:22: cache.masks = [...]: "ipv4": expected one of number, hex, ip, uuid, path, email, url, quoted
   config.toml:25: decide.human_verify = 0.9: must not be above decide.auto_route, which is 0.85
-  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, drift, feedback, reports, smtp, retrain, ops, api, reload, log"#
+  config.toml:27: nonsense: there is no such setting; known here: decode, kafka, stream, input, rules, model, cache, decide, output, volumes, clickhouse, tally, forecast, escalate, drift, feedback, incidents, reports, smtp, retrain, ops, api, reload, log"#
         );
     }
 

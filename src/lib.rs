@@ -13,15 +13,16 @@
 //! escalate   encoder ─► LLM ─► decide ──────────────────────────► queue-events
 //! tally      queue-events, feedback ────────────────────────────► volumes (ClickHouse or memory)
 //! forecast   volumes ───────────────────────────────────────────► forecasts, anomalies
+//! incidents  queue-events, incident-updates ────────────────────► incidents; webhooks, Slack, e-mail
 //!
 //! volumes ─► reports, arms, retrain; people ─► feedback (reviews, claims) ─► Kafka: feedback
 //! ops        over HTTP: health, metrics, and the API, which classifies, shows what is there and takes feedback
 //! ```
 //!
 //! Modules stand in the order in which a record meets them. Dependencies point one way: `cli`, `app`, roles
-//! (`classify`, `escalate`, `tally`, `forecast`), then `route`, `stream`, `rules`, `model`, `decode`, then `record`,
-//! `config`, `metrics`. Roles never import one another. rdkafka is named only in `stream`, Burn only in `model`, axum only
-//! in `ops`, the ClickHouse client only in `volumes`.
+//! (`classify`, `escalate`, `tally`, `forecast`, `incidents`), then `route`, `stream`, `rules`, `model`, `decode`, then
+//! `record`, `config`, `metrics`. Roles never import one another. rdkafka is named only in `stream`, Burn only in `model`,
+//! axum only in `ops`, the ClickHouse client only in `volumes`, lettre only in `mail`.
 
 pub mod cli;
 
@@ -52,6 +53,9 @@ pub mod retrain;
 pub mod reports;
 
 pub mod arms;
+pub mod incidents;
+
+pub mod mail;
 
 pub mod volumes;
 

@@ -67,6 +67,11 @@ struct Families {
     llm_tokens: IntCounterVec,
     llm_duration: HistogramVec,
     reports: IntCounterVec,
+    incidents_opened: IntCounterVec,
+    open_incidents: IntGaugeVec,
+    incident_breaches: IntCounterVec,
+    incident_notifications: IntCounterVec,
+    incident_leader: IntGauge,
     label_shift: GaugeVec,
     confidence_drop: GaugeVec,
     build_info: IntGaugeVec,
@@ -209,6 +214,29 @@ impl Metrics {
                 powers(0.05, 2.0, 11),
             ),
             reports: counter("reports_total", "Scheduled reports by what became of them (sent, failed).", &["result"]),
+            incidents_opened: counter("incidents_opened_total", "Incidents opened.", &["severity"]),
+            open_incidents: gauge(
+                "open_incidents",
+                "Incidents that are not resolved, by status (open, acknowledged), on the instance that leads.",
+                &["severity", "status"],
+            ),
+            incident_breaches: counter(
+                "incident_breaches_total",
+                "Incidents that were not acknowledged or resolved in time, by what was late (acknowledge, resolve).",
+                &["severity", "deadline"],
+            ),
+            incident_notifications: counter(
+                "incident_notifications_total",
+                "Notifications by what became of them (sent, retried, failed).",
+                &["channel", "outcome"],
+            ),
+            incident_leader: register(
+                &registry,
+                IntGauge::with_opts(
+                    Opts::new("incident_leader", "1 on the instance that watches over incidents, else 0.")
+                        .namespace("triaged"),
+                ),
+            ),
             label_shift: register(
                 &registry,
                 GaugeVec::new(
@@ -311,7 +339,7 @@ impl Metrics {
         Metrics(Arc::new(families))
     }
 
-    /// Records and bytes taken from a topic. `kind`: ticket, log, event or feedback.
+    /// Records and bytes taken from a topic. `kind`: ticket, log, event, feedback or incident-update.
     pub fn input(&self, topic: &str, kind: &str) -> InputMetrics {
         InputMetrics {
             records: self.0.records.with_label_values(&[topic, kind]),
@@ -416,6 +444,44 @@ impl Metrics {
     /// `result`: sent or failed.
     pub fn reports(&self, result: &str) -> IntCounter {
         self.0.reports.with_label_values(&[result])
+    }
+
+    pub fn incidents_opened(&self, severity: &str) -> IntCounter {
+        self.0.incidents_opened.with_label_values(&[severity])
+    }
+
+    /// `status`: open or acknowledged.
+    pub fn open_incidents(&self, severity: &str, status: &str) -> IntGauge {
+        self.0.open_incidents.with_label_values(&[severity, status])
+    }
+
+    /// Another instance leads and shows them.
+    pub fn clear_open_incidents(&self) {
+        self.0.open_incidents.reset();
+    }
+
+    /// `deadline`: acknowledge or resolve.
+    pub fn incident_breaches(&self, severity: &str, deadline: &str) -> IntCounter {
+        self.0.incident_breaches.with_label_values(&[severity, deadline])
+    }
+
+    /// `outcome`: sent, retried or failed.
+    pub fn incident_notifications(&self, channel: &str, outcome: &str) -> IntCounter {
+        self.0.incident_notifications.with_label_values(&[channel, outcome])
+    }
+
+    pub fn incident_leader(&self) -> &IntGauge {
+        &self.0.incident_leader
+    }
+
+    /// Shows counters before they count: of one that begins with 1 Prometheus sees no increase.
+    pub fn prepare_incidents(&self) {
+        for severity in Priority::ALL {
+            self.incidents_opened(severity.as_str()).inc_by(0);
+            for deadline in ["acknowledge", "resolve"] {
+                self.incident_breaches(severity.as_str(), deadline).inc_by(0);
+            }
+        }
     }
 
     pub fn consumer_lag(&self, topic: &str, partition: i32) -> IntGauge {

@@ -4,6 +4,7 @@
 //! leaves the daemon. Texts are borrowed from the batch that holds the Kafka payloads wherever that is possible.
 
 mod feedback;
+mod incident;
 mod json;
 
 use std::borrow::Cow;
@@ -17,6 +18,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use feedback::{Feedback, FeedbackFault, HARDEST, feedback_id_of, new_id};
+pub use incident::{
+    Incident, IncidentAction, IncidentChange, IncidentHistory, IncidentStatus, IncidentUpdate, LONGEST_NOTE,
+    UpdateFault, incident_id_of, update_id_of,
+};
 pub use json::{write_escalation, write_event};
 
 /// Namespace of all event ids: `uuid5(NAMESPACE_URL, "https://triaged.dev/queue-event")`, fixed for ever.

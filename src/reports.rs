@@ -28,7 +28,7 @@ pub use figures::{
     QueueConfidence, QueuePerformance, Report,
 };
 pub use html::html;
-pub use mail::{MailError, Mailer};
+pub use mail::Mailer;
 pub use proportion::Proportion;
 pub use request::{CONTENT_SECURITY_POLICY, Rendered, ReportError, ReportFormat, ReportQuery};
 pub use schedule::{period_seconds, slot_before};

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::decode::Reject;
 use crate::record::{
-    Alternative, Arm, Escalation, Feedback, Indicators, Kind, Priority, QueueEvent, Reason, Routing, Shadow,
-    SourcePosition, rfc3339,
+    Alternative, Arm, Escalation, Feedback, Incident, IncidentChange, IncidentHistory, IncidentStatus, IncidentUpdate,
+    Indicators, Kind, Priority, QueueEvent, Reason, Routing, Shadow, SourcePosition, rfc3339,
 };
 use crate::stream::dead_letter_header;
 
@@ -21,6 +21,9 @@ const LOG_LINE: &str = include_str!("../schemas/log-line.json");
 const QUEUE_EVENT: &str = include_str!("../schemas/queue-event.json");
 const ESCALATION: &str = include_str!("../schemas/escalation.json");
 const FEEDBACK: &str = include_str!("../schemas/feedback.json");
+const INCIDENT: &str = include_str!("../schemas/incident.json");
+const INCIDENT_UPDATE: &str = include_str!("../schemas/incident-update.json");
+const INCIDENT_NOTIFICATION: &str = include_str!("../schemas/incident-notification.json");
 const DEAD_LETTER: &str = include_str!("../schemas/dead-letter.json");
 
 fn parse(schema: &str) -> Value {
@@ -35,7 +38,8 @@ fn closed(schema: &str) -> Validator {
     fn close(schema: &mut Value) {
         match schema {
             Value::Object(members) => {
-                members.values_mut().for_each(close);
+                // What an alternative says of a property closes nothing.
+                members.iter_mut().filter(|(name, _)| *name != "oneOf").for_each(|(_, member)| close(member));
                 if members.contains_key("properties") {
                     members.insert("additionalProperties".to_owned(), Value::Bool(false));
                 }
@@ -109,7 +113,17 @@ fn value(of: impl serde::Serialize) -> Value {
 
 #[test]
 fn schemas_are_schemas_and_their_examples_conform() {
-    for schema in [TICKET, LOG_LINE, QUEUE_EVENT, ESCALATION, FEEDBACK, DEAD_LETTER] {
+    for schema in [
+        TICKET,
+        LOG_LINE,
+        QUEUE_EVENT,
+        ESCALATION,
+        FEEDBACK,
+        INCIDENT,
+        INCIDENT_UPDATE,
+        INCIDENT_NOTIFICATION,
+        DEAD_LETTER,
+    ] {
         let document = parse(schema);
         assert!(jsonschema::meta::is_valid(&document), "{}", document["title"]);
         let validator = closed(schema);
@@ -172,6 +186,84 @@ fn feedback_has_exactly_the_listed_properties_and_little_is_enough() {
         let text = given.to_string();
         let read = serde_json::from_str::<Feedback<'_>>(&text).is_ok_and(|feedback| feedback.check().is_ok());
         assert_eq!(read, conforms, "the program and the schema agree about {given}");
+    }
+}
+
+/// An incident with every field.
+fn whole_incident() -> Incident {
+    let event = whole_event();
+    let time = || rfc3339(1_700_000_000_123);
+    let entry = |change| IncidentHistory {
+        at: time(),
+        change,
+        by: Some("ada".to_owned()),
+        step: 1,
+        note: Some("mine".to_owned()),
+    };
+    Incident {
+        incident_id: crate::record::incident_id_of(event.event_id),
+        version: 7,
+        status: IncidentStatus::Resolved,
+        severity: Priority::Critical,
+        queue: "CTI".to_owned(),
+        category: Some("CTI".to_owned()),
+        event_id: event.event_id,
+        events: 500,
+        opened_at: time(),
+        first_seen: time(),
+        last_seen: time(),
+        step: 1,
+        acknowledge_by: time(),
+        resolve_by: time(),
+        acknowledged_at: Some(time()),
+        acknowledged_by: Some("ada".to_owned()),
+        resolved_at: Some(time()),
+        resolved_by: Some("ada".to_owned()),
+        acknowledge_breached_at: Some(time()),
+        resolve_breached_at: Some(time()),
+        updated_at: time(),
+        correlated_by: vec!["ip:203.0.113.1".to_owned()],
+        history: IncidentChange::ALL.map(entry).into(),
+    }
+}
+
+#[test]
+fn an_incident_has_exactly_the_listed_properties() {
+    let incident = value(whole_incident());
+    assert!(closed(INCIDENT).is_valid(&incident), "{incident}");
+    let schema = parse(INCIDENT);
+    assert_eq!(keys(&incident), keys(&schema["properties"]));
+    let entry = &schema["properties"]["history"]["items"]["properties"];
+    assert_eq!(keys(&incident["history"][0]), keys(entry));
+    let changes = entry["change"]["enum"].as_array().expect("a list").iter().filter_map(Value::as_str);
+    assert_eq!(changes.collect::<Vec<_>>(), IncidentChange::ALL.map(IncidentChange::as_str));
+}
+
+#[test]
+fn the_program_and_the_schema_agree_about_updates() {
+    let schema = open(INCIDENT_UPDATE);
+    let (id, event_id) = (whole_incident().incident_id, whole_event().event_id);
+    for (given, conforms) in [
+        (json!({"action": "acknowledge", "incident_id": id}), true),
+        (json!({"action": "resolve", "incident_id": id, "by": "ada", "note": "done", "shift": "night"}), true),
+        (json!({"action": "escalate", "incident_id": id}), true),
+        (json!({"action": "escalate", "event_id": event_id, "at": rfc3339(0), "update_id": id}), true),
+        (json!({"action": "resolve", "event_id": event_id}), false),
+        (json!({"action": "escalate", "event_id": event_id, "incident_id": id}), false),
+        (json!({"action": "escalate"}), false),
+        (json!({"action": "close", "incident_id": id}), false),
+        (json!({"incident_id": id}), false),
+        (json!({"action": "resolve", "incident_id": id, "by": "x".repeat(257)}), false),
+    ] {
+        assert_eq!(schema.is_valid(&given), conforms, "{given}");
+        let text = given.to_string();
+        let read = serde_json::from_str::<IncidentUpdate<'_>>(&text).is_ok_and(|update| update.check().is_ok());
+        assert_eq!(read, conforms, "the program and the schema agree about {given}");
+        if let Ok(update) = serde_json::from_str::<IncidentUpdate<'_>>(&text)
+            && conforms
+        {
+            assert!(schema.is_valid(&value(update)), "what is written again conforms: {given}");
+        }
     }
 }
 
@@ -265,7 +357,8 @@ fn dead_letters_have_the_listed_headers_and_reasons() {
     let listed: BTreeSet<&str> = listed.iter().filter_map(Value::as_str).collect();
     let of_the_engine = ["output_too_large", "refused_by_broker", "internal_error"];
     let of_tally = ["invalid_event", "invalid_feedback", "refused_by_clickhouse"];
-    let known = Reject::REASONS.into_iter().chain(of_the_engine).chain(of_tally).collect();
+    let of_incidents = ["invalid_incident_update"];
+    let known = Reject::REASONS.into_iter().chain(of_the_engine).chain(of_tally).chain(of_incidents).collect();
     assert_eq!(listed, known);
 }
 

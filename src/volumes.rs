@@ -10,11 +10,13 @@
 //! memory       the same sets of offsets in this process
 //! row, stored  the columns of the tables, as written and as read    audit        who changed what
 //! feedback     reviews, claims and judgements                       question     what is asked of events
+//! incidents    incidents, their events, updates and notifications
 //! ```
 
 mod audit;
 mod clickhouse;
 mod feedback;
+mod incidents;
 mod memory;
 mod migrations;
 mod question;
@@ -27,6 +29,10 @@ pub use clickhouse::{ClickHouseStore, Failure, StoreError};
 pub use feedback::{
     CONFIDENCE_BINS, Claimed, ConfidenceCount, FeedbackRow, InvalidFeedback, Judgement, JudgementQuery, ReviewCursor,
     ReviewFilter,
+};
+pub use incidents::{
+    HistoryRow, IncidentEventRow, IncidentMembers, IncidentNotificationRow, IncidentQuery, IncidentRow,
+    IncidentUpdateRow, Notified,
 };
 pub use memory::MemoryStore;
 pub use migrations::{Migration, Pending};

@@ -15,11 +15,12 @@ use crate::peers::clickhouse::ClickHouse;
 use crate::peers::daemon::{Daemon, triaged};
 use crate::peers::openai::{OpenAi, Reply};
 use crate::peers::program::Prometheus;
+use crate::peers::receiver::WebhookReceiver;
 use crate::peers::{free_port, wait_until};
 use crate::setup::{GROUP, Setup};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const BOARDS: [&str; 3] = ["operations", "queues", "quality"];
+const BOARDS: [&str; 4] = ["operations", "queues", "quality", "incidents"];
 const RULES: [&str; 2] = ["config/prometheus/rules.yml", "config/prometheus/alerts.yml"];
 /// Ten days, so that the daily rhythm is seen often enough to be forecast.
 const HISTORY: &str = "10d";
@@ -125,17 +126,9 @@ struct World {
 
 fn world() -> World {
     let (broker, clickhouse) = (Broker::start(), ClickHouse::start());
-    for topic in [
-        "tickets",
-        "logs",
-        "queue-events",
-        "escalations",
-        "dead-letters",
-        "feedback",
-        "drift",
-        "forecasts",
-        "anomalies",
-    ] {
+    let own = ["queue-events", "escalations", "dead-letters", "forecasts", "anomalies", "drift"];
+    let people = ["feedback", "incidents", "incident-updates"];
+    for topic in ["tickets", "logs"].into_iter().chain(own).chain(people) {
         broker.create_topic(topic, 1);
     }
     let llm = OpenAi::start(Reply::Answer("Trash", 0.9));
@@ -162,6 +155,17 @@ fn world() -> World {
         .with("forecast.settle", "'0s'")
         .with("forecast.window", window);
     let folder = tempfile::tempdir().expect("the system has a temporary folder");
+    let webhook = WebhookReceiver::start(&[]);
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "0123456789abcdef").expect("it can be written");
+    let channel =
+        format!("{{ name = 'soc', kind = 'webhook', url = '{}', secret = {{ file = {secret:?} }} }}", webhook.url("/"));
+    let setup = setup
+        .with("incidents.channel", &format!("[{channel}]"))
+        .with("incidents.notify", "['soc']")
+        // Nobody acts so fast: what is opened is late.
+        .with("incidents.sla.high", "{ acknowledge = '1s', resolve = '2s' }")
+        .with("incidents.sla.critical", "{ acknowledge = '1s', resolve = '2s' }");
     let config = folder.path().join("triaged.toml");
     setup.write(&config);
     let config = config.to_str().expect("a plain path");
@@ -184,8 +188,17 @@ fn world() -> World {
     let events = broker.watch_group("queue-events", "triaged-tally");
     wait_until("all is counted", PATIENCE, || events.committed() >= events.high_watermark());
     judge(&broker, &clickhouse);
-    let forecasts = Daemon::start_roles("forecast", &setup.clone().instance("two").toml());
+    let forecasts = Daemon::start_roles("forecast,incidents", &setup.clone().instance("two").toml());
     wait_until("forecasts are made", PATIENCE, || forecasts.metric("triaged_forecasts_total", &[]) > 0.0);
+    wait_until("incidents are late", PATIENCE, || forecasts.metric("triaged_incident_breaches_total", &[]) > 1.0);
+    let told = || forecasts.metric("triaged_incident_notifications_total", &["outcome=\"sent\""]);
+    wait_until("somebody is told", PATIENCE, || told() > 0.0);
+    let some = clickhouse.query("SELECT incident_id FROM incidents FINAL WHERE status = 'open' LIMIT 1");
+    for action in ["acknowledge", "resolve"] {
+        broker.produce("incident-updates", [("", json!({"action": action, "incident_id": some}).to_string())]);
+    }
+    let resolved = || clickhouse.query("SELECT count() FROM incidents FINAL WHERE status = 'resolved'");
+    wait_until("one is resolved", PATIENCE, || resolved() == "1");
 
     let rules = RULES.map(path);
     let prometheus = Prometheus::start(&[work.address(), forecasts.address()], &rules);
@@ -377,7 +390,7 @@ fn prometheus_knows_all(world: &World) {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .collect();
     let known = |metric: &str| exported.contains(metric) || ONLY_AFTER_A_FAULT.contains(&metric);
-    let variable = Regex::new(r"\$(?:job|instance|role|kind)\b").expect("a pattern");
+    let variable = Regex::new(r"\$(?:job|instance|role|kind|severity)\b").expect("a pattern");
     for (place, expression) in expressions() {
         let metrics = metrics_of(&expression);
         let unknown: Vec<&String> = metrics.iter().filter(|metric| !known(metric.as_str())).collect();

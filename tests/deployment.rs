@@ -279,6 +279,8 @@ fn a_changed_configuration_rolls_the_pods_and_a_mistyped_value_is_refused() {
         "roles.tally.enabled=false",
         "--set",
         "roles.forecast.enabled=false",
+        "--set",
+        "roles.incidents.enabled=false",
     ];
     let output =
         run(helm().args(["template", "soc"]).arg(path("helm")).arg("--values").arg(values_file("minimal")).args(none));
@@ -317,7 +319,7 @@ fn the_chart_s_network_policy_and_rules_follow_from_its_values() {
     let shipped =
         [groups(&yaml("config/prometheus/rules.yml")), groups(&yaml("config/prometheus/alerts.yml"))].concat();
     assert_eq!(groups(&rule["spec"]), shipped, "the chart's rules are those of config/prometheus");
-    for board in ["operations", "queues", "quality"] {
+    for board in ["operations", "queues", "quality", "incidents"] {
         let map = named(&objects, "ConfigMap", &format!("soc-triaged-dashboard-{board}"));
         let text = map["data"][format!("{board}.json")].as_str().expect("the dashboard");
         let found: Value = serde_json::from_str(text).expect("it is JSON");
@@ -477,17 +479,9 @@ fn the_compose_file_is_whole_and_holds_no_password() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     // Every topic of the default configuration is created.
     let script = services["topics"]["command"][0].as_str().expect("a script");
-    for topic in [
-        "tickets",
-        "logs",
-        "queue-events",
-        "escalations",
-        "dead-letters",
-        "forecasts",
-        "anomalies",
-        "feedback",
-        "drift",
-    ] {
+    let own = ["queue-events", "escalations", "dead-letters", "forecasts", "anomalies", "drift"];
+    let people = ["feedback", "incidents", "incident-updates"];
+    for topic in ["tickets", "logs"].into_iter().chain(own).chain(people) {
         assert!(script.contains(&format!("create {topic} ")), "{topic}");
     }
 }

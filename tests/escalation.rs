@@ -122,6 +122,31 @@ fn sure_unsure_and_hopeless_records_each_take_their_way() {
 }
 
 #[test]
+fn thresholds_and_queues_change_for_the_slower_tiers_too() {
+    let broker = broker();
+    let server = OpenAi::start(Reply::Answer("CTI", 0.9));
+    let setup = setup(&broker, &server, "at_least_once").with("reload.watch", "'0s'");
+    let mut daemon = Daemon::start_roles(ROLES, &setup.toml());
+    daemon.wait_ready();
+    let mut events = broker.reader("queue-events", Isolation::ReadUncommitted);
+    broker.produce("tickets", [("", ticket(&unsure(1)))]);
+    let before = event_of(&mut events, &unsure(1));
+    assert_eq!((&before["queue"], &before["routing"]), (&"CTI".into(), &"auto_route".into()), "{before}");
+    let changed = setup.with("decide.queues.CTI", "'intelligence'").with("decide.auto_route", "0.97");
+    daemon.write_config(&changed.with("escalate.workers", "1").toml());
+    daemon.hang_up();
+    let reloads = || daemon.metric("triaged_reloads_total", &["trigger=\"signal\"", "result=\"changed\""]);
+    wait_until("the signal is answered", PATIENCE, || reloads() == 1.0);
+    broker.produce("tickets", [("", ticket(&unsure(3)))]);
+    let after = event_of(&mut events, &unsure(3));
+    assert_eq!((&after["queue"], &after["routing"]), (&"intelligence".into(), &"human_verify".into()), "{after}");
+    assert_eq!(after["decided_by"], "llm");
+    assert!(before["config"].is_string() && before["config"] != after["config"], "{after}");
+    assert!(daemon.log().contains("settings=\"escalate.workers\""), "it needs a restart");
+    assert!(daemon.stop(PATIENCE).success());
+}
+
+#[test]
 fn a_server_that_hangs_holds_nothing_up() {
     let broker = broker();
     let server = OpenAi::start(Reply::Hang);

@@ -21,6 +21,7 @@ mod faults;
 mod feedback;
 mod fetch;
 mod forecasts;
+mod incidents;
 mod live;
 mod llm;
 mod operation;

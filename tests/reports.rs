@@ -1,8 +1,5 @@
 //! Reports from the command line and by mail, the latter taken by a small SMTP server inside the test.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use chrono::{Timelike, Utc};
@@ -11,63 +8,13 @@ use serde_json::{Value, json};
 use crate::feedback::{World, block_on, feedback_row, store};
 use crate::peers::clickhouse::ClickHouse;
 use crate::peers::daemon::{Daemon, triaged};
+use crate::peers::receiver::smtp_server;
 use crate::setup::Setup;
 use crate::volumes::{event, insert};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// 2026-01-01T00:00:00Z.
 const START_MS: i64 = 1_767_225_600_000;
-
-/// Takes mail in the clear; each message comes out of the channel.
-fn smtp_server() -> (u16, Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("it is bound").port();
-    let (mail_tx, mail_rx) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mail = stream.and_then(|stream| serve(&stream));
-            if let Ok(mail) = mail
-                && mail_tx.send(mail).is_err()
-            {
-                return;
-            }
-        }
-    });
-    (port, mail_rx)
-}
-
-/// One conversation (RFC 5321), as far as a client needs it.
-fn serve(mut stream: &TcpStream) -> std::io::Result<String> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let mut mail = String::new();
-    let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes());
-    say("220 test")?;
-    while let Some(line) = lines.next().transpose()? {
-        let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
-        match verb.as_str() {
-            "EHLO" => say("250-test\r\n250 8BITMIME")?,
-            "DATA" => {
-                say("354 go on")?;
-                for line in lines.by_ref() {
-                    match line? {
-                        line if line == "." => break,
-                        line => mail.push_str(&(line + "\n")),
-                    }
-                }
-                say("250 taken")?;
-            }
-            "QUIT" => {
-                say("221 bye")?;
-                break;
-            }
-            _ => {
-                mail.push_str(&(line + "\n"));
-                say("250 ok")?;
-            }
-        }
-    }
-    Ok(mail)
-}
 
 /// Three judged events, and one that nobody judged.
 fn fill(clickhouse: &ClickHouse) {

@@ -317,8 +317,7 @@ impl Worker {
                 Ok(record) => {
                     let input = batch.get(index);
                     // Without a key of its own a record is as good as its place, which a replay does not change.
-                    let place =
-                        if record.ticket_id().is_none() && input.key().is_none() { place_key(input) } else { [0; 12] };
+                    let place = place_key(input);
                     let key = record.ticket_id().map(str::as_bytes).or(input.key()).unwrap_or(&place);
                     let verdict = classifier.decide(record, rule, key, &mut self.scratch);
                     self.emit(generation, batch, index, record, &verdict, outputs, decided_at, tally);

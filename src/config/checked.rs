@@ -10,6 +10,7 @@ use super::api::read_api;
 use super::change::Source;
 use super::escalate::read_escalate;
 use super::feedback::{check_mail, check_retrain, read_drift, read_feedback, read_reports, read_retrain, read_smtp};
+use super::incidents::{check_incidents, read_incidents};
 use super::kafka::read_kafka;
 use super::reader::{Ledger, Section, choose, read_table};
 use super::settings::*;
@@ -64,6 +65,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
             escalate: root.table("escalate", |section| read_escalate(section, environment)),
             drift: root.table("drift", read_drift),
             feedback: root.table("feedback", read_feedback),
+            incidents: root.table("incidents", |section| read_incidents(section, environment)),
             reports: root.table("reports", read_reports),
             smtp: root.table("smtp", |section| read_smtp(section, environment)),
             retrain: root.table("retrain", read_retrain),
@@ -81,6 +83,7 @@ pub(super) fn read_config(root: Node, environment: &BTreeMap<String, String>, le
     check_mail(&config, ledger);
     check_challenger(&config, ledger);
     check_retrain(&config, ledger);
+    check_incidents(&config, ledger);
     config
 }
 
@@ -376,6 +379,8 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
         ("output.anomalies".to_owned(), &output.anomalies),
         ("feedback.topic".to_owned(), &config.feedback.topic),
         ("drift.topic".to_owned(), &config.drift.topic),
+        ("incidents.topic".to_owned(), &config.incidents.topic),
+        ("incidents.updates".to_owned(), &config.incidents.updates),
     ];
     for (position, (key, topic)) in outputs.iter().enumerate() {
         if let Some((other, _)) = outputs[..position].iter().find(|(_, other)| other == topic) {
@@ -386,9 +391,10 @@ fn check_topics(config: &Config, ledger: &mut Ledger) {
     for (queue, topic) in &output.topics {
         let key = format!("output.topics.{queue}");
         let others = [&output.escalations, &output.dead_letters, &output.forecasts, &output.anomalies];
-        if others.contains(&topic) || [&config.feedback.topic, &config.drift.topic].contains(&topic) {
-            let rule =
-                "must differ from feedback.topic, drift.topic and the other topics of [output], except output.events";
+        let roles = [&config.feedback.topic, &config.drift.topic, &config.incidents.topic, &config.incidents.updates];
+        if others.contains(&topic) || roles.contains(&topic) {
+            let rule = "must differ from feedback.topic, drift.topic, those of [incidents] and the other topics of [output], \
+                        except output.events";
             ledger.fault(&key, rule);
         }
         outputs.push((key, topic));

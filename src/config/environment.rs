@@ -10,7 +10,7 @@ const ENVIRONMENT_PREFIX: &str = "TRIAGED_";
 const PART_SEPARATOR: &str = "__";
 /// Tables of the configuration, to tell a mistyped variable from a foreign one such as Kubernetes' own
 /// `TRIAGED_SERVICE_HOST`.
-pub(super) const SECTIONS: [&str; 23] = [
+pub(super) const SECTIONS: [&str; 24] = [
     "kafka",
     "stream",
     "input",
@@ -27,6 +27,7 @@ pub(super) const SECTIONS: [&str; 23] = [
     "escalate",
     "drift",
     "feedback",
+    "incidents",
     "reports",
     "smtp",
     "retrain",

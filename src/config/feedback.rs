@@ -140,7 +140,7 @@ fn parse_schedule(text: &str) -> Result<Schedule, String> {
 }
 
 /// A first look only: the mail library reads the address when a report is sent. What could end a header is refused.
-fn parse_address(text: &str) -> Result<String, String> {
+pub(super) fn parse_address(text: &str) -> Result<String, String> {
     let text = text.trim();
     let valid = text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
     match valid && text.chars().all(|c| c.is_ascii_graphic() && !"<>,;\"()".contains(c)) {

@@ -115,12 +115,25 @@ impl Section<'_> {
         self.ledger.fault(&key, rule);
     }
 
+    /// Notes that a key of this table is not there and must be.
+    pub(super) fn missing(&mut self, key: &str, rule: impl Into<String>) {
+        if !self.broken {
+            let (key, origin) = (self.key(key), self.origin.clone());
+            self.ledger.hidden_fault(&origin, &key, rule);
+        }
+    }
+
     /// Takes a key out; `None` when it is not there.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
         self.asked.push(key);
         let node = self.table.remove(key)?;
         self.ledger.seen.insert(self.key(key), (node.origin.clone(), node.value.to_string()));
         Some(node)
+    }
+
+    /// What stands there, which is still to be read.
+    pub(super) fn peek(&self, key: &str) -> Option<&Node> {
+        self.table.get(key)
     }
 
     /// All keys that are left, for tables whose keys the user chooses.
@@ -144,11 +157,7 @@ impl Section<'_> {
         match self.take(key).map(convert) {
             Some(Ok(value)) => return value,
             Some(Err(rule)) => self.fault(key, rule),
-            None if self.broken => {}
-            None => {
-                let (key, origin) = (self.key(key), self.origin.clone());
-                self.ledger.hidden_fault(&origin, &key, "is missing");
-            }
+            None => self.missing(key, "is missing"),
         }
         stand_in
     }

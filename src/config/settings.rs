@@ -29,6 +29,7 @@ pub struct Config {
     pub escalate: EscalateSettings,
     pub drift: DriftSettings,
     pub feedback: FeedbackSettings,
+    pub incidents: IncidentSettings,
     pub reports: ReportSettings,
     pub smtp: SmtpSettings,
     pub retrain: RetrainSettings,
@@ -373,6 +374,122 @@ pub struct FeedbackSettings {
     pub unknown_queues: bool,
     pub claim_lease: Duration,
     pub send_deadline: Duration,
+}
+
+/// What events of one incident have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Correlation {
+    Template,
+    Url,
+    Ip,
+    Domain,
+    Email,
+    Cve,
+    Hash,
+}
+
+#[derive(Debug, Clone)]
+pub struct IncidentSettings {
+    pub topic: String,
+    pub updates: String,
+    /// The lowest priority that opens one.
+    pub from: Priority,
+    pub window: Duration,
+    pub longest: Duration,
+    pub max_event_age: Duration,
+    /// Zero: never.
+    pub auto_resolve: Duration,
+    pub correlate_by: Vec<Correlation>,
+    /// Values of indicators that say nothing.
+    pub ignore: Vec<String>,
+    pub batch_records: usize,
+    pub batch_age: Duration,
+    pub send_deadline: Duration,
+    /// By priority, the lowest first.
+    pub sla: [SlaSettings; 4],
+    /// Places in `channels`, here and below.
+    pub notify: Vec<usize>,
+    /// The soonest first.
+    pub escalation: Vec<EscalationSettings>,
+    pub channels: Vec<ChannelSettings>,
+}
+
+impl IncidentSettings {
+    /// The engine's settings for this role: small batches, one after the other.
+    pub fn stream_settings(&self, stream: &StreamSettings) -> StreamSettings {
+        StreamSettings { batch_records: self.batch_records, batch_age: self.batch_age, workers: 1, ..stream.clone() }
+    }
+}
+
+/// Until when somebody must act, from the opening on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlaSettings {
+    pub acknowledge: Duration,
+    pub resolve: Duration,
+}
+
+/// Who is told as well when nobody has acknowledged an incident for so long.
+#[derive(Debug, Clone)]
+pub struct EscalationSettings {
+    pub after: Duration,
+    pub notify: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ChannelSettings {
+    pub name: String,
+    pub target: ChannelTarget,
+    /// Incidents of lower severity are not told.
+    pub from: Priority,
+    /// Between two messages about one incident.
+    pub cooldown: Duration,
+    pub per_minute: u32,
+    pub attempts: u32,
+    pub timeout: Duration,
+    pub retry_backoff: Duration,
+    pub retry_backoff_max: Duration,
+    /// `None`: the channel's own.
+    pub template: Option<Template>,
+    /// Of e-mails.
+    pub subject: Option<Template>,
+}
+
+#[derive(Debug, Clone)]
+pub enum ChannelTarget {
+    Webhook { url: Secret, secret: Secret },
+    Slack { url: Secret },
+    Email { to: Vec<String> },
+}
+
+/// A message with places for what is known of an incident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(pub Vec<TemplatePiece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplatePiece {
+    Text(String),
+    Field(TemplateField),
+}
+
+/// What a template can name. None of it is the text of a ticket or line; `CorrelatedBy` repeats parts of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TemplateField {
+    IncidentId,
+    EventId,
+    Status,
+    Severity,
+    Queue,
+    Category,
+    Events,
+    Changes,
+    Step,
+    OpenedAt,
+    FirstSeen,
+    LastSeen,
+    AcknowledgeBy,
+    ResolveBy,
+    By,
+    CorrelatedBy,
 }
 
 /// When a report is made: at this minute of each day, or of one day of the week. UTC.

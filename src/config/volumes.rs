@@ -157,7 +157,7 @@ fn parse_url(text: &str) -> Result<String, String> {
 }
 
 /// Names that stand in SQL or in keys without quotes.
-fn parse_identifier(text: &str) -> Result<String, String> {
+pub(super) fn parse_identifier(text: &str) -> Result<String, String> {
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     match text {
         text if starts_well && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {

@@ -15,6 +15,7 @@ mod audit;
 mod classify;
 mod events;
 mod forecasts;
+mod incidents;
 mod limits;
 mod measure;
 mod models;
@@ -43,9 +44,10 @@ use tower_http::cors::CorsLayer;
 
 use crate::config::{ApiSettings, Config, WindowSettings};
 use crate::feedback::KnownQueues;
+use crate::mail::MailError;
 use crate::metrics::Metrics;
 use crate::reload::{Live, ReloadHandle};
-use crate::reports::{MailError, Mailer};
+use crate::reports::Mailer;
 use crate::supervisor::Shutdown;
 use crate::volumes::VolumeStore;
 
@@ -81,6 +83,8 @@ pub enum ApiError {
     Keys(#[from] KeysError),
     #[error("the review desk cannot be opened")]
     Desk(#[from] crate::feedback::DeskSetupError),
+    #[error("incidents cannot be changed")]
+    Incidents(#[source] crate::stream::OutboxError),
     #[error("reports cannot be mailed")]
     Mail(#[from] MailError),
     #[error(
@@ -103,6 +107,8 @@ struct Shared {
     document: String,
     /// Where reviewers are served.
     desk: crate::feedback::Desk,
+    /// Where those who work on incidents are served.
+    incidents: crate::incidents::IncidentDesk,
     /// `None`: no mail server, or nobody to write to.
     mailer: Option<Mailer>,
     reload: ReloadHandle,
@@ -172,12 +178,14 @@ impl ApiServer {
         let listener = Listener::bind(address, "api.listen").await?;
         let ApiParts { serving, queues, reload } = parts;
         let desk = crate::feedback::Desk::with_queues(config, store.clone(), queues)?;
+        let incidents = crate::incidents::IncidentDesk::open(config, store.clone()).map_err(ApiError::Incidents)?;
         let mailer = match config.smtp.server.is_empty() || config.reports.email_to.is_empty() {
             true => None,
             false => Some(Mailer::new(&config.smtp, &config.reports.email_to)?),
         };
         let shared = Shared {
             desk,
+            incidents,
             mailer,
             windows: config.forecast.windows.clone(),
             store,
@@ -242,6 +250,8 @@ fn router(state: ApiState) -> Router {
         .route("/v1/trends", get(forecasts::trends))
         .route("/v1/events", get(events::events))
         .route("/v1/events/{id}", get(events::event))
+        .route("/v1/incidents", get(incidents::incidents))
+        .route("/v1/incidents/{id}", get(incidents::incident))
         .route("/v1/models", get(models::models))
         .route("/v1/reports", get(reports::report))
         .route_layer(from_fn_with_state(Permission::Read, access::require));
@@ -250,6 +260,9 @@ fn router(state: ApiState) -> Router {
         .route("/v1/reviews/queues", get(reviews::queues))
         .route("/v1/reviews/{id}/claim", post(reviews::claim))
         .route("/v1/reviews/{id}/release", post(reviews::release))
+        .route("/v1/incidents/{id}", post(incidents::escalate))
+        .route("/v1/incidents/{id}/acknowledge", post(incidents::acknowledge))
+        .route("/v1/incidents/{id}/resolve", post(incidents::resolve))
         .route("/v1/feedback", post(reviews::feedback))
         .route("/v1/feedback/bulk", post(reviews::bulk))
         .route_layer(from_fn_with_state(Permission::Write, access::require));

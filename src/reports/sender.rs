@@ -10,12 +10,13 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::mail::MailError;
 use crate::metrics::Metrics;
 use crate::stream::{Leadership, LeadershipError};
 use crate::supervisor::Shutdown;
 use crate::volumes::{StoreError, VolumeStore};
 
-use super::mail::{MailError, Mailer};
+use super::mail::Mailer;
 use super::schedule::{period_seconds, slot_before};
 use super::{DetailFilter, report};
 

@@ -3,6 +3,7 @@
 
 mod arms;
 mod columns;
+mod incidents;
 mod lookup;
 mod reviews;
 

@@ -1,6 +1,7 @@
 //! Volumes in memory: the same sets of source offsets as the table `volumes` holds, bounded in number, and the newest
 //! events themselves.
 
+mod incidents;
 mod recent;
 mod reviews;
 
@@ -19,6 +20,7 @@ use super::row::{AccuracyRow, AnomalyRow, EventRow, ForecastRow, ForecastTotalRo
 use super::store::{TOTAL, Volume, VolumeQuery};
 use super::stored::StoredEvent;
 use crate::record::Kind;
+use incidents::IncidentBook;
 use recent::Recent;
 use reviews::ReviewBook;
 
@@ -55,13 +57,14 @@ struct Sets {
 pub struct MemoryStore {
     sets: Mutex<Sets>,
     book: Mutex<ReviewBook>,
+    incidents: Mutex<IncidentBook>,
     most_sets: usize,
 }
 
 impl MemoryStore {
     /// At most `most_sets` sets are kept; the oldest minutes go first.
     pub fn new(most_sets: usize) -> Self {
-        MemoryStore { sets: Mutex::default(), book: Mutex::default(), most_sets }
+        MemoryStore { sets: Mutex::default(), book: Mutex::default(), incidents: Mutex::default(), most_sets }
     }
 
     fn lock(&self) -> MutexGuard<'_, Sets> {
@@ -72,6 +75,11 @@ impl MemoryStore {
     fn book(&self) -> MutexGuard<'_, ReviewBook> {
         // Each entry is whole by itself.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn incidents(&self) -> MutexGuard<'_, IncidentBook> {
+        // Each row is whole by itself.
+        self.incidents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn insert_events(&self, rows: &[EventRow<'_>]) {

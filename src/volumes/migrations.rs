@@ -28,7 +28,7 @@ pub struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         name: "0001_queue_events.sql",
@@ -51,6 +51,11 @@ const MIGRATIONS: [Migration; 6] = [
         text: include_str!("../../schemas/clickhouse/0005_feedback.sql"),
     },
     Migration { version: 6, name: "0006_arms.sql", text: include_str!("../../schemas/clickhouse/0006_arms.sql") },
+    Migration {
+        version: 7,
+        name: "0007_incidents.sql",
+        text: include_str!("../../schemas/clickhouse/0007_incidents.sql"),
+    },
 ];
 
 const RECORDS: &str = "CREATE TABLE IF NOT EXISTS schema_migrations {{on_cluster}}

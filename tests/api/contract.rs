@@ -46,7 +46,7 @@ fn every_path_of_the_document_is_answered_and_needs_what_it_says() {
             }
         }
     }
-    assert_eq!(operations, 22);
+    assert_eq!(operations, 27);
 }
 
 #[test]

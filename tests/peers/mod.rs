@@ -14,6 +14,7 @@ pub(crate) mod fetch;
 pub(crate) mod mock;
 pub(crate) mod openai;
 pub(crate) mod program;
+pub(crate) mod receiver;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;

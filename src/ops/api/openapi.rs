@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::problem::Problem;
-use super::{ApiState, audit, classify, events, forecasts, models, reload, reports, reviews, volumes};
+use super::{ApiState, audit, classify, events, forecasts, incidents, models, reload, reports, reviews, volumes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,11 @@ use super::{ApiState, audit, classify, events, forecasts, models, reload, report
         forecasts::trends,
         events::events,
         events::event,
+        incidents::incidents,
+        incidents::incident,
+        incidents::escalate,
+        incidents::acknowledge,
+        incidents::resolve,
         models::models,
         models::promote,
         models::rollback,
