@@ -388,7 +388,9 @@ impl HeadBench<'_> {
         let is_better = |candidate: &Trial, best: &Trial| {
             let gains = || rows.iter().map(|&row| cost(best, row) - cost(candidate, row));
             let (sum, squares) = (gains().sum::<f64>(), gains().map(|gain| gain * gain).sum::<f64>());
-            sum > NEEDED_ERRORS * squares.sqrt()
+            // A better log loss does not buy more errors.
+            let errors = |trial: &Trial| rows.iter().filter(|&&row| trial.errors[row]).count();
+            sum > NEEDED_ERRORS * squares.sqrt() && errors(candidate) <= errors(best)
         };
         (1..trials.len()).fold(0, |best, next| if is_better(&trials[next], &trials[best]) { next } else { best })
     }
