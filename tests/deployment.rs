@@ -343,7 +343,7 @@ fn the_chart_runs_the_escalate_role_and_sends_it_records() {
 
     let objects = rendered("full", &[]);
     let workloads: Vec<&Value> = objects.iter().filter(|object| is(object, "Deployment")).collect();
-    assert_eq!(workloads.len(), 4);
+    assert_eq!(workloads.len(), 5);
     for workload in &workloads {
         assert_eq!(escalates(workload), Some("true".into()), "{}", name(workload));
     }
@@ -357,7 +357,7 @@ fn the_chart_runs_the_escalate_role_and_sends_it_records() {
 
     let all = rendered("single", &[]);
     let all = named(&all, "Deployment", "soc-triaged-all");
-    assert_eq!((roles(all), escalates(all)), ("classify,escalate,forecast,tally".into(), Some("true".into())));
+    assert_eq!((roles(all), escalates(all)), ("classify,escalate,forecast,incidents,tally".into(), Some("true".into())));
     let minimal = rendered("minimal", &[]);
     assert_eq!(escalates(named(&minimal, "Deployment", "soc-triaged-classify")), None, "nobody would decide them");
 

@@ -289,7 +289,8 @@ fn an_unsure_ticket_is_sure_after_a_person_has_corrected_its_like() {
         .with("rules.files", "[]")
         .with("model.log", "''")
         .with("model.registry", &format!("'{}'", desk.path("registry")))
-        .with("model.ticket", "'registry:desk'");
+        .with("model.ticket", "'registry:desk'")
+        .with("reload.watch", "'200ms'");
     let config = desk.path("my.toml");
     setup.write(Path::new(&config));
     let run = |arguments: &[&str]| {
@@ -339,10 +340,9 @@ fn an_unsure_ticket_is_sure_after_a_person_has_corrected_its_like() {
     let outcome = train();
     assert_eq!((&outcome["promoted"], &outcome["version"]), (&json!(true), &json!("0002")), "{outcome:#}");
 
-    // What makes the daemon take the promoted version.
-    assert!(daemon.stop(PATIENCE).success());
-    daemon.restart();
-    daemon.wait_ready();
+    wait_until("the daemon takes the promoted version up", PATIENCE, || {
+        daemon.metric("triaged_reloads_total", &["result=\"changed\""]) > 0.0
+    });
     desk.send(&tickets[..1]);
     let again = events.wait_for(CORRECTIONS + 1, PATIENCE)[CORRECTIONS].json();
     assert_eq!((&again["ticket_id"], &again["text"]), (&unsure[0]["ticket_id"], &unsure[0]["text"]));
