@@ -361,8 +361,11 @@ fn what_is_late_is_a_breach_and_climbs() {
     assert_eq!((&incident["step"], &incident["status"]), (&json!(1), &json!("open")));
     assert!(incident["acknowledge_breached_at"].is_string() && incident["resolve_breached_at"].is_string());
     let breaches = |deadline: &str| daemon.metric("triaged_incident_breaches_total", &[deadline, "severity=\"high\""]);
-    assert_eq!((breaches("deadline=\"acknowledge\""), breaches("deadline=\"resolve\"")), (1.0, 1.0));
-    assert_eq!(daemon.metric("triaged_open_incidents", &["severity=\"high\"", "status=\"open\""]), 1.0);
+    wait_until("both are counted", PATIENCE, || {
+        (breaches("deadline=\"acknowledge\""), breaches("deadline=\"resolve\"")) == (1.0, 1.0)
+    });
+    let open = || daemon.metric("triaged_open_incidents", &["severity=\"high\"", "status=\"open\""]);
+    wait_until("it is shown as open", PATIENCE, || open() == 1.0);
     let told = |receiver: &WebhookReceiver| -> Vec<String> {
         let changes = receiver.posts().into_iter().flat_map(|post| post.json()["changes"].as_array().cloned());
         changes.flatten().map(|change| change.as_str().expect("a name").to_owned()).collect()
