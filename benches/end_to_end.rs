@@ -55,7 +55,7 @@ pub(crate) struct Args {
     /// A file of settings for the daemon, put before those of the bench
     #[arg(long)]
     settings: Option<std::path::PathBuf>,
-    /// Also measure the tally role over the events of each round, into ClickHouse's engine
+    /// Also measure the tally role over the events of each round, into ClickHouse's engine: after classify, and beside it
     #[arg(long)]
     tally: bool,
     /// Measure so many instances side by side, one number after the other, instead of the comparison
@@ -114,6 +114,17 @@ fn main() {
                 tally.records_per_second(),
                 tally.records_per_second() / daemon.records_per_second(),
                 tally.cpu_seconds.unwrap_or(f64::NAN) / tally.records as f64 * 1e6
+            );
+        }
+        if let Some(clickhouse) = &clickhouse {
+            let both = throughput::together(&broker, clickhouse, &args, round);
+            eprintln!(
+                "round {round}: both at once, {} events: classify {:.0} events/s, {:.0} % of them stored when it was done; \
+                 tally {:.0} events/s to the last one",
+                both.events,
+                both.events as f64 / both.classify_seconds,
+                both.stored_by_then as f64 / both.events as f64 * 100.0,
+                both.events as f64 / both.tally_seconds
             );
         }
         rounds.push(report::Round { bare, daemon, tally });

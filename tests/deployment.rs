@@ -357,7 +357,10 @@ fn the_chart_runs_the_escalate_role_and_sends_it_records() {
 
     let all = rendered("single", &[]);
     let all = named(&all, "Deployment", "soc-triaged-all");
-    assert_eq!((roles(all), escalates(all)), ("classify,escalate,forecast,incidents,tally".into(), Some("true".into())));
+    assert_eq!(
+        (roles(all), escalates(all)),
+        ("classify,escalate,forecast,incidents,tally".into(), Some("true".into()))
+    );
     let minimal = rendered("minimal", &[]);
     assert_eq!(escalates(named(&minimal, "Deployment", "soc-triaged-classify")), None, "nobody would decide them");
 

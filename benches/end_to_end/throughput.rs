@@ -92,6 +92,50 @@ fn tally(broker: &Broker, clickhouse: &ClickHouse, args: &Args, turn: &str, even
     }
 }
 
+/// Both roles at work at the same time on the same machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Together {
+    pub(crate) events: i64,
+    /// From the first event until classify had committed the last line.
+    pub(crate) classify_seconds: f64,
+    /// Events that were stored and committed by then.
+    pub(crate) stored_by_then: i64,
+    /// From the first event until tally had committed the last one.
+    pub(crate) tally_seconds: f64,
+}
+
+pub(crate) fn together(broker: &Broker, clickhouse: &ClickHouse, args: &Args, round: usize) -> Together {
+    let turn = format!("both-{round}");
+    let outputs = ["events", "escalations", "dead-letters"].map(|name| format!("{turn}-{name}"));
+    let outputs = outputs.each_ref().map(String::as_str);
+    for output in outputs {
+        broker.create_topic(output, args.partitions);
+    }
+    let mut tally = start_tally(broker, clickhouse, args, &turn);
+    let mut classify = start_daemon(broker, args, "lines", &turn, "bench");
+    let events = broker.watch(outputs[0]);
+    let lines = broker.watch_group("lines", &format!("triaged-{turn}-classify"));
+    let stored = broker.watch_group(outputs[0], &format!("triaged-{turn}-tally"));
+    let end = Instant::now() + PATIENCE;
+    let wait_until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < end, "the roles did not finish within {PATIENCE:?}");
+            thread::sleep(LOOK);
+        }
+    };
+    wait_until(&|| events.high_watermark() > 0);
+    let start = Instant::now();
+    wait_until(&|| lines.committed() >= args.records as i64);
+    let (classify_seconds, stored_by_then) = (start.elapsed().as_secs_f64(), stored.committed());
+    let count = events.high_watermark();
+    wait_until(&|| stored.committed() >= count);
+    let tally_seconds = start.elapsed().as_secs_f64();
+    classify.stop(PATIENCE);
+    tally.stop(PATIENCE);
+    broker.delete_topics(&outputs);
+    Together { events: count, classify_seconds, stored_by_then, tally_seconds }
+}
+
 fn observe(broker: &Broker, args: &Args, outputs: &[&str], group: &str, pid: u32) -> Turn {
     let outputs: Vec<Watch> = outputs.iter().map(|output| broker.watch(output)).collect();
     let input = broker.watch_group("lines", group);
