@@ -127,7 +127,8 @@ pub(super) struct Span {
 impl Span {
     /// Reads RFC 3339 times. Without an end it is now, without a start it is `length` before the end.
     pub(super) fn read(from: Option<&str>, to: Option<&str>, length: Duration) -> Result<Self, Problem> {
-        let to = to.map_or_else(|| Ok(Utc::now().timestamp_millis()), |text| time("to", text))?;
+        // The end does not belong to it, and what has just happened does.
+        let to = to.map_or_else(|| Ok(Utc::now().timestamp_millis() + 1), |text| time("to", text))?;
         let from = from.map_or_else(|| Ok(to - length.as_millis() as i64), |text| time("from", text))?;
         match from <= to {
             true => Ok(Span { from: from.max(0), to: to.clamp(0, LAST_SECOND * 1000) }),
