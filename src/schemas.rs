@@ -356,9 +356,11 @@ fn dead_letters_have_the_listed_headers_and_reasons() {
     let listed = schema["properties"]["triaged-reason"]["enum"].as_array().expect("a list");
     let listed: BTreeSet<&str> = listed.iter().filter_map(Value::as_str).collect();
     let of_the_engine = ["output_too_large", "refused_by_broker", "internal_error"];
+    let of_escalate = ["invalid_escalation"];
     let of_tally = ["invalid_event", "invalid_feedback", "refused_by_clickhouse"];
     let of_incidents = ["invalid_incident_update"];
-    let known = Reject::REASONS.into_iter().chain(of_the_engine).chain(of_tally).chain(of_incidents).collect();
+    let of_roles = of_escalate.into_iter().chain(of_tally).chain(of_incidents);
+    let known = Reject::REASONS.into_iter().chain(of_the_engine).chain(of_roles).collect();
     assert_eq!(listed, known);
 }
 
