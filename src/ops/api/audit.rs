@@ -14,11 +14,9 @@ use crate::volumes::AuditEntry;
 
 use super::ApiState;
 use super::problem::Problem;
-use super::request::{Query, Span};
+use super::request::{Query, Span, page_limit};
 
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +59,13 @@ pub(super) struct Change {
     detail: serde_json::Value,
 }
 
+/// Writes a change down. What was done is done, also where that fails.
+pub(super) async fn note(state: &ApiState, entry: &AuditEntry) {
+    if let Err(error) = state.store.audit(entry).await {
+        tracing::warn!(%error, action = entry.action, "the audit log cannot be written");
+    }
+}
+
 /// The audit log
 ///
 /// Every change that was made through the API, and every key that was made or revoked. Needs the role admin.
@@ -73,10 +78,7 @@ pub(super) async fn audit(
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<AuditLog>, Problem> {
     let span = Span::read(parameters.from.as_deref(), parameters.to.as_deref(), MONTH)?;
-    let limit = parameters.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(Problem::invalid("invalid_parameter", format!("`limit` must be from 1 to {LARGEST_PAGE}")));
-    }
+    let limit = page_limit(parameters.limit)?;
     let entries = state.store.audit_log(span.from, span.to, limit).await?;
     let change = |entry: AuditEntry| Change {
         id: entry.entry_id.to_string(),

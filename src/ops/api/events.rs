@@ -9,15 +9,13 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::record::{QueueEvent, Routing};
-use crate::volumes::{EventCursor, EventQuery};
+use crate::volumes::EventQuery;
 
 use super::ApiState;
 use super::problem::Problem;
-use super::request::{Path, Query, Span};
+use super::request::{Path, Query, Span, page_cursor, page_limit};
 
 const DAY: Duration = Duration::from_secs(86_400);
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -62,14 +60,9 @@ pub(super) async fn events(
     State(state): State<ApiState>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<EventPage>, Problem> {
-    let invalid = |detail: String| Problem::invalid("invalid_parameter", detail);
     let span = Span::read(parameters.from.as_deref(), parameters.to.as_deref(), DAY)?;
-    let limit = parameters.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(invalid(format!("`limit` must be from 1 to {LARGEST_PAGE}")));
-    }
-    let after = parameters.cursor.as_deref().map(str::parse::<EventCursor>).transpose();
-    let after = after.map_err(|rule| invalid(format!("`cursor` {rule}")))?;
+    let limit = page_limit(parameters.limit)?;
+    let after = page_cursor(parameters.cursor.as_deref())?;
     let Parameters { queue, routing, .. } = parameters;
     // One more tells whether there is a next page.
     let query = EventQuery { from: span.from, to: span.to, queue, routing, after, limit: limit + 1 };

@@ -13,16 +13,14 @@ use uuid::Uuid;
 
 use crate::incidents::{IncidentDeskError, UpdateReceipt};
 use crate::record::{Incident, IncidentAction, IncidentStatus, LONGEST_NOTE, Priority};
-use crate::volumes::{EventCursor, IncidentQuery};
+use crate::volumes::IncidentQuery;
 
-use super::ApiState;
 use super::access::Caller;
 use super::problem::Problem;
-use super::request::{Path, Query, Span, whole_body};
+use super::request::{Path, Query, Span, page_cursor, page_limit, whole_body};
+use super::{ApiState, audit};
 
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
 
 /// What the desk refuses is the caller's to know; what failed behind it goes to the log.
 impl From<IncidentDeskError> for Problem {
@@ -91,14 +89,9 @@ pub(super) async fn incidents(
     State(state): State<ApiState>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<IncidentPage>, Problem> {
-    let invalid = |detail: String| Problem::invalid("invalid_parameter", detail);
     let span = Span::read(parameters.from.as_deref(), parameters.to.as_deref(), MONTH)?;
-    let limit = parameters.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(invalid(format!("`limit` must be from 1 to {LARGEST_PAGE}")));
-    }
-    let after = parameters.cursor.as_deref().map(str::parse::<EventCursor>).transpose();
-    let after = after.map_err(|rule| invalid(format!("`cursor` {rule}")))?;
+    let limit = page_limit(parameters.limit)?;
+    let after = page_cursor(parameters.cursor.as_deref())?;
     let Parameters { status, severity, queue, .. } = parameters;
     let query = IncidentQuery { status, severity, queue, from: span.from, to: span.to, after, limit };
     let (incidents, next) = state.incidents.incidents(query).await?;
@@ -212,7 +205,5 @@ async fn read(state: &ApiState, body: Body) -> Result<Option<String>, Problem> {
 async fn note_change(state: &ApiState, caller: &Caller, action: &str, receipt: &UpdateReceipt, has_note: bool) {
     let detail = json!({ "update_id": receipt.update_id, "note": has_note });
     let entry = caller.change(action, &receipt.incident_id.to_string(), &detail);
-    if let Err(error) = state.store.audit(&entry).await {
-        tracing::warn!(%error, "the audit log cannot be written");
-    }
+    audit::note(state, &entry).await;
 }

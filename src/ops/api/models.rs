@@ -22,8 +22,8 @@ use crate::reload::Scope;
 
 use super::ApiState;
 use super::access::Caller;
+use super::audit::note;
 use super::problem::Problem;
-use super::reload::note;
 use super::request::{Path, whole_body};
 
 /// How far back events and feedback are compared.

@@ -6,10 +6,10 @@ use axum::response::Json;
 use serde_json::json;
 
 use crate::reload::{ReloadError, Reloaded, Scope};
-use crate::volumes::AuditEntry;
 
 use super::ApiState;
 use super::access::Caller;
+use super::audit::note;
 use super::problem::Problem;
 
 impl From<ReloadError> for Problem {
@@ -50,11 +50,4 @@ pub(super) async fn reload(State(state): State<ApiState>, caller: Caller) -> Res
         Err(ReloadError::Stopping) => {}
     }
     Ok(Json(result?))
-}
-
-/// What was done is done, also where it cannot be written down.
-pub(super) async fn note(state: &ApiState, entry: &AuditEntry) {
-    if let Err(error) = state.store.audit(entry).await {
-        tracing::warn!(%error, action = entry.action, "the audit log cannot be written");
-    }
 }

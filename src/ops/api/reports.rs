@@ -7,10 +7,10 @@ use serde_json::json;
 
 use crate::reports::{self, CONTENT_SECURITY_POLICY, DetailFilter, ReportError, ReportQuery};
 
-use super::ApiState;
 use super::access::Caller;
 use super::problem::Problem;
 use super::request::Query;
+use super::{ApiState, audit};
 
 impl From<ReportError> for Problem {
     fn from(error: ReportError) -> Self {
@@ -60,8 +60,6 @@ pub(super) async fn email(State(state): State<ApiState>, caller: Caller) -> Resu
         Problem::busy("mail_unavailable", "the mail server did not take it; the log of the daemon says why")
     })?;
     let entry = caller.change("report.sent", "last week", &json!({}));
-    if let Err(error) = state.store.audit(&entry).await {
-        tracing::warn!(%error, "the audit log cannot be written");
-    }
+    audit::note(&state, &entry).await;
     Ok(StatusCode::ACCEPTED)
 }

@@ -11,10 +11,16 @@ use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
+use crate::volumes::EventCursor;
+
 use super::problem::Problem;
 
 /// Times of the store end in 2106.
 const LAST_SECOND: i64 = u32::MAX as i64;
+
+/// Entries of a page.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
 
 /// What is taken of a body that is refused.
 const MOST_DISCARDED: usize = 1 << 20;
@@ -115,6 +121,21 @@ pub(super) fn too_large(limit: usize) -> Problem {
 fn too_slow(deadline: Duration) -> Problem {
     let detail = format!("the body did not come within {deadline:?}");
     Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+}
+
+/// Entries of one page, 100 if it does not say.
+pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(PAGE);
+    match (1..=LARGEST_PAGE).contains(&limit) {
+        true => Ok(limit),
+        false => Err(Problem::invalid("invalid_parameter", format!("`limit` must be from 1 to {LARGEST_PAGE}"))),
+    }
+}
+
+/// The `next` of the page before.
+pub(super) fn page_cursor(cursor: Option<&str>) -> Result<Option<EventCursor>, Problem> {
+    let cursor = cursor.map(str::parse::<EventCursor>).transpose();
+    cursor.map_err(|rule| Problem::invalid("invalid_parameter", format!("`cursor` {rule}")))
 }
 
 /// A span of event time in milliseconds since 1970-01-01 UTC; the end no longer counts.

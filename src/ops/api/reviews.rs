@@ -15,10 +15,10 @@ use crate::feedback::{
 };
 use crate::ops::review::{ASSETS, CONTENT_SECURITY_POLICY};
 
-use super::ApiState;
 use super::access::Caller;
 use super::problem::Problem;
 use super::request::{Path, Query, whole_body};
+use super::{ApiState, audit};
 
 /// What the desk refuses is the caller's to know; what failed behind it goes to the log.
 impl From<DeskError> for Problem {
@@ -144,9 +144,7 @@ async fn note(state: &ApiState, caller: &Caller, events: &[Uuid]) {
     }
     let subject = format!("{} events", events.len());
     let entry = caller.change("feedback.given", &subject, &json!({ "events": events }));
-    if let Err(error) = state.store.audit(&entry).await {
-        tracing::warn!(%error, "the audit log cannot be written");
-    }
+    audit::note(state, &entry).await;
 }
 
 /// The page; it asks for a key itself.
